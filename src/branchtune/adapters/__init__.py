@@ -1,0 +1,1 @@
+"""Adapter families: what is trained inside the backbone for one group at one site."""

@@ -1,0 +1,87 @@
+"""The interface of an adapter family: what one group trains at one site, and what G of them do to a folded batch."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from branchtune.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from branchtune.backbone.spec import BackboneSpec, Site
+
+
+class Adapter(ABC):
+    """Configuration of an adapter family; it knows nothing of trees, tasks or training.
+
+    A family selects its sites, predicts their cost, builds the parameters of one node at one site as a module, and
+    applies the modules of all groups to a folded batch. The modules own the parameters, one set per node and site, so
+    that an idle node has no gradient.
+    """
+
+    @abstractmethod
+    def select_sites(self, spec: BackboneSpec) -> tuple[Site, ...]:
+        """The sites of the backbone that this adapter attaches to, in order of execution; never empty."""
+
+    @abstractmethod
+    def num_parameters(self, site: Site) -> int:
+        """Trainable parameters of one node at `site`."""
+
+    @abstractmethod
+    def macs(self, site: Site) -> int:
+        """Multiply-accumulates per image that one node adds at `site`."""
+
+    @abstractmethod
+    def build(self, site: Site) -> nn.Module:
+        """The parameters of one node at `site`, initialised so that the frozen backbone is unchanged."""
+
+    @abstractmethod
+    def apply(self, site: Site, nodes: Sequence[Any], inputs: Tensor, output: Tensor) -> Tensor:
+        """The adapted output of the site.
+
+        Args:
+            nodes: the modules made by `build`, one for each of the G groups.
+            inputs: what the frozen layer saw, `[G * n, ...]`, group-major.
+            output: what it returned, `[G * n, ...]`.
+        """
+
+
+def match_sites(
+    sites: Sequence[Site], target_modules: str | Sequence[str], spec: BackboneSpec
+) -> tuple[Site, ...]:
+    """Sites chosen as PEFT's `target_modules` does: a regex over whole names, or a list of names or name endings.
+
+    Raises:
+        UserError: an entry matches nothing, or only layers that cannot carry an adapter.
+    """
+    by_name = {site.name: site for site in sites}
+    entries = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+    chosen: set[str] = set()
+    for entry in entries:
+        matches = _matcher(entry, regex=isinstance(target_modules, str))
+        found = {name for name in by_name if matches(name)}
+        if not found:
+            dead = [name for name in spec.dead if matches(name)]
+            if dead:
+                raise UserError(
+                    f"target_modules {entry!r}: {dead[0]!r} cannot carry an adapter: {spec.dead[dead[0]]}"
+                )
+            raise unknown(
+                "target module", entry, {name.rpartition(".")[2] for name in by_name} | set(by_name)
+            )
+        chosen |= found
+    return tuple(site for site in sites if site.name in chosen)
+
+
+def _matcher(entry: str, regex: bool) -> Any:
+    if not regex:
+        return lambda name: name == entry or name.endswith(f".{entry}")
+    try:
+        pattern = re.compile(entry)
+    except re.error as error:
+        raise UserError(f"target_modules {entry!r} is not a regular expression: {error}") from error
+    return lambda name: pattern.fullmatch(name) is not None

@@ -1,0 +1,104 @@
+"""LoRA (arXiv 2106.09685): y = W0 x + b + (alpha / r) B A dropout(x), on Linear and Conv2d layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from branchtune.adapters.adapter import Adapter, match_sites
+from branchtune.adapters.default_sites import default_layer_sites
+from branchtune.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from branchtune.backbone.spec import BackboneSpec, Site
+
+
+@dataclass(frozen=True)
+class LoRA(Adapter):
+    """Low-rank adapters; spellings are PEFT's.
+
+    A Linear site trains A `[r, in]` and B `[out, r]`; a convolution A `[r, in / groups, kh, kw]` per channel group and
+    a 1x1 B; a depthwise convolution a zero-initialised change of its kernel, counted as such. B = 0 at the start.
+
+    Args:
+        r: rank of the update.
+        lora_alpha: the update is scaled by lora_alpha / r.
+        lora_dropout: dropout probability on the adapter's input.
+        target_modules: a regex over whole module names, or a list of names or endings; default: attention and MLP
+            projections and, in convolutional blocks, 1x1 convolutions.
+        rank_pattern: rank by level index where it differs from `r`, e.g. `{2: 16, 3: 32}`.
+    """
+
+    r: int = 8
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    target_modules: str | list[str] | None = None
+    rank_pattern: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "rank_pattern", {int(level): rank for level, rank in self.rank_pattern.items()}
+        )
+        for rank in (self.r, *self.rank_pattern.values()):
+            if rank < 1:
+                raise UserError(f"LoRA rank must be at least 1, got {rank}")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}")
+        if not math.isfinite(self.lora_alpha):
+            raise UserError(f"lora_alpha must be finite, got {self.lora_alpha}")
+
+    def rank(self, site: Site) -> int:
+        return self.rank_pattern.get(site.level, self.r)
+
+    def scale(self, site: Site) -> float:
+        return self.lora_alpha / self.rank(site)
+
+    def select_sites(self, spec: BackboneSpec) -> tuple[Site, ...]:
+        beyond = [level for level in self.rank_pattern if not 0 <= level < len(spec.levels)]
+        if beyond:
+            raise UserError(
+                f"rank_pattern names level {beyond[0]}, but {spec.name} has levels 0 to {len(spec.levels) - 1}"
+            )
+        if self.target_modules is None:
+            return default_layer_sites(spec)
+        return match_sites([s for s in spec.sites if s.kind != "block"], self.target_modules, spec)
+
+    def num_parameters(self, site: Site) -> int:
+        kernel = site.kernel_size[0] * site.kernel_size[1]
+        if is_depthwise(site):
+            return site.out_channels * kernel
+        return self.rank(site) * (site.in_channels * kernel + site.out_channels)
+
+    def macs(self, site: Site) -> int:
+        return site.positions * self.num_parameters(site)
+
+    def build(self, site: Site) -> nn.Module:
+        from branchtune.adapters import lora_layers
+
+        if site.kind == "linear" or _is_plain_pointwise(site):
+            return lora_layers.LoRALinear(site, self.rank(site))
+        return (
+            lora_layers.KernelDelta(site)
+            if is_depthwise(site)
+            else lora_layers.LoRAConv(site, self.rank(site))
+        )
+
+    def apply(self, site: Site, nodes: Sequence[Any], inputs: Tensor, output: Tensor) -> Tensor:
+        from torch.nn.functional import dropout
+
+        if self.lora_dropout and nodes[0].training:
+            inputs = dropout(inputs, self.lora_dropout)
+        scale = 1.0 if is_depthwise(site) else self.scale(site)
+        return output + scale * nodes[0].update(site, nodes, inputs)
+
+
+def is_depthwise(site: Site) -> bool:
+    return site.kind == "conv2d" and site.groups > 1 and site.groups == site.in_channels
+
+
+def _is_plain_pointwise(site: Site) -> bool:
+    return site.kernel_size == (1, 1) and site.groups == 1 and site.padding == (0, 0)

@@ -1,0 +1,76 @@
+"""LoRA parameters of one node at one site, and the update that G of them make on a folded batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from branchtune.backbone.spec import Site
+
+
+def _down(*shape: int) -> nn.Parameter:
+    weight = torch.empty(*shape)
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+    return nn.Parameter(weight)
+
+
+class LoRALinear(nn.Module):
+    """A `[r, in]` and B `[out, r]` of a Linear layer or of a 1x1 convolution."""
+
+    def __init__(self, site: Site, r: int) -> None:
+        super().__init__()
+        self.lora_A = _down(r, site.in_channels)
+        self.lora_B = nn.Parameter(torch.zeros(site.out_channels, r))
+
+    @staticmethod
+    def update(site: Site, nodes: Sequence[LoRALinear], inputs: Tensor) -> Tensor:
+        """B_g A_g x for every group g, as two batched products: `[G * n, ..., in]` -> `[G * n, ..., out]`."""
+        down = torch.stack([node.lora_A for node in nodes])
+        up = torch.stack([node.lora_B for node in nodes])
+        if site.kind == "linear":
+            x = inputs.reshape(len(nodes), -1, site.in_channels)
+            y = torch.bmm(torch.bmm(x, down.mT), up.mT)
+            return y.view(*inputs.shape[:-1], site.out_channels)
+        x = inputs[:, :, :: site.stride[0], :: site.stride[1]]
+        columns = x.reshape(len(nodes), -1, site.in_channels, x.shape[2] * x.shape[3])
+        y = torch.matmul(up[:, None], torch.matmul(down[:, None], columns))
+        return y.view(len(inputs), site.out_channels, *x.shape[2:])
+
+
+class LoRAConv(nn.Module):
+    """A `[groups * r, in / groups, kh, kw]` and a 1x1 B `[out, r, 1, 1]`, both with the convolution's channel groups."""
+
+    def __init__(self, site: Site, r: int) -> None:
+        super().__init__()
+        self.lora_A = _down(site.groups * r, site.in_channels // site.groups, *site.kernel_size)
+        self.lora_B = nn.Parameter(torch.zeros(site.out_channels, r, 1, 1))
+
+    @staticmethod
+    def update(site: Site, nodes: Sequence[LoRAConv], inputs: Tensor) -> Tensor:
+        """B_g * A_g * x for every group g: `[G * n, in, H, W]` -> `[G * n, out, H', W']`."""
+        parts = []
+        for node, x in zip(nodes, inputs.chunk(len(nodes)), strict=True):
+            hidden = F.conv2d(x, node.lora_A, None, site.stride, site.padding, site.dilation, site.groups)
+            parts.append(F.conv2d(hidden, node.lora_B, groups=site.groups))
+        return torch.cat(parts)
+
+
+class KernelDelta(nn.Module):
+    """A change of a depthwise kernel, `[out, 1, kh, kw]`: no low-rank form is smaller than it."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.zeros(site.out_channels, 1, *site.kernel_size))
+
+    @staticmethod
+    def update(site: Site, nodes: Sequence[KernelDelta], inputs: Tensor) -> Tensor:
+        """dW_g * x for every group g: `[G * n, in, H, W]` -> `[G * n, out, H', W']`."""
+        parts = [
+            F.conv2d(x, node.kernel, None, site.stride, site.padding, site.dilation, site.groups)
+            for node, x in zip(nodes, inputs.chunk(len(nodes)), strict=True)
+        ]
+        return torch.cat(parts)

@@ -1,0 +1,167 @@
+"""Run a backbone once up to the end of its last level and note every call on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from branchtune.backbone.features import first_tensor
+from branchtune.backbone.levels import LevelBounds
+from branchtune.errors import UserError
+
+
+class StopForward(Exception):  # noqa: N818 - control flow, not an error
+    """Raised by the hook at the end of the last level: what follows (final norm, classifier) is not needed."""
+
+
+@dataclass
+class Call:
+    """What one module saw: rows are the first dimension of its first tensor argument."""
+
+    level: int | None
+    rows: int
+    input_shape: tuple[int, ...]
+    fingerprint: Tensor
+    side_rows: dict[int | str, int]
+    output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    last_layer: str | None = None
+
+
+@dataclass
+class Recording:
+    calls: dict[str, Call] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    starts: dict[int, str] = field(default_factory=dict)
+    taps: dict[str, Tensor] = field(default_factory=dict)
+    stem_macs: int = 0
+    level_macs: list[int] = field(default_factory=list)
+
+
+class Recorder:
+    """One forward pass with hooks on every module; see `Recording` for what it notes."""
+
+    def __init__(self, model: nn.Module, bounds: tuple[LevelBounds, ...]) -> None:
+        self.model, self.bounds = model, bounds
+        self.recording = Recording(level_macs=[0] * len(bounds))
+        self.level: int | None = None
+        self.awaiting = 0
+        self.running: list[str] = []
+        self.finished = False
+
+    def run(self, images: Tensor, inputs: dict[str, Tensor]) -> Recording:
+        entry = self.model.forward_features if hasattr(self.model, "forward_features") else self.model.forward
+        # The math kernel decomposes attention into products that torch's counter knows on every device.
+        with self._hooks(), sdpa_kernel(SDPBackend.MATH), _CountMacs(self):
+            try:
+                entry(images, **inputs)
+            except StopForward:
+                self.finished = True
+        if not self.finished:
+            done = len(self.recording.taps)
+            raise UserError(
+                f"{type(self.model).__name__} never ran module {self.bounds[done].end!r} as the end of level {done}: "
+                "levels must be named in the order in which the backbone calls them, each called once"
+            )
+        return self.recording
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        handles = []
+        for name, module in self.model.named_modules():
+            if name:
+                handles.append(module.register_forward_pre_hook(self._before(name), with_kwargs=True))
+                handles.append(module.register_forward_hook(self._after(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self.level is None and self.awaiting < len(self.bounds):
+                start = self.bounds[self.awaiting].start
+                if start is None or start == name:
+                    self.level = self.awaiting
+                    self.recording.starts[self.level] = name
+            self.running.append(name)
+            self._note_call(name, args, kwargs)
+
+        return hook
+
+    def _note_call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors: dict[int | str, Tensor] = {
+            key: value
+            for key, value in [*enumerate(args), *kwargs.items()]
+            if isinstance(value, Tensor) and value.ndim
+        }
+        if not tensors:
+            return
+        main = next(iter(tensors))
+        known = self.recording.calls.get(name)
+        if known is None:
+            self.recording.order.append(name)
+            self.recording.calls[name] = Call(
+                self.level,
+                len(tensors[main]),
+                tuple(tensors[main].shape),
+                _fingerprint(tensors[main]),
+                {key: len(value) for key, value in tensors.items() if key != main},
+            )
+        elif known.level != self.level:
+            known.level = None
+
+    def _after(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self.running.pop()
+            call = self.recording.calls.get(name)
+            if call is not None:
+                value = output[0] if isinstance(output, tuple | list) and output else output
+                if isinstance(value, Tensor):
+                    call.output_shapes.append(tuple(value.shape))
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    for outer in self.running:
+                        if outer in self.recording.calls:
+                            self.recording.calls[outer].last_layer = name
+            if self.level is not None and name == self.bounds[self.level].end:
+                self.recording.taps[name] = first_tensor(output)
+                self.awaiting, self.level = self.level + 1, None
+                if self.awaiting == len(self.bounds):
+                    raise StopForward
+
+        return hook
+
+    def count(self, macs: int) -> None:
+        if self.level is not None:
+            self.recording.level_macs[self.level] += macs
+        elif self.awaiting == 0:
+            self.recording.stem_macs += macs
+
+
+class _CountMacs(TorchDispatchMode):
+    """Adds each operation's multiply-accumulates, by torch's own formulas, to the level that runs."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.recorder.count(formula(*args, **(kwargs or {}), out_val=output) // 2)
+        return output
+
+
+def _fingerprint(tensor: Tensor) -> Tensor:
+    """Two numbers per row that change when the row does: `[rows, 2]`."""
+    rows = tensor.detach().double().flatten(1) if tensor.ndim > 1 else tensor.detach().double()[:, None]
+    return torch.stack([rows.mean(1), rows.square().mean(1)], dim=1)

@@ -1,0 +1,202 @@
+"""Trace a backbone: one image, another image, and both together tell where its levels are and what can be a site.
+
+A layer can carry a hook-based adapter only if its module is called, with the batch as the first dimension, and
+without mixing the images of the batch. All three are observed here rather than assumed, because an adapter on a
+layer whose code reads `module.weight` directly would train and never act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from branchtune.backbone.clone import clone_sharing_weights
+from branchtune.backbone.features import feature_of, to_map
+from branchtune.backbone.levels import LevelBounds, resolve_levels
+from branchtune.backbone.recorder import Recorder, Recording
+from branchtune.backbone.sites import classify_sites
+from branchtune.backbone.spec import BackboneSpec, Feature, Level, SideInput
+from branchtune.errors import UserError
+
+
+def trace_backbone(
+    backbone: nn.Module,
+    levels: str | list[str] | tuple[str, ...] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    example_inputs: Mapping[str, Tensor] | None = None,
+) -> BackboneSpec:
+    """Find the levels, feature shapes, sites and costs of a backbone. The backbone is left as it was.
+
+    Args:
+        backbone: a timm model with `feature_info`, or any sequential module whose operations keep the batch first.
+        levels: see `resolve_levels`.
+        image_size: height and width to trace at; default: the size the backbone was built for.
+        example_inputs: further keyword inputs of the backbone for one image (batch 1), such as an attention mask.
+
+    Raises:
+        UserError: the backbone cannot take the size, mixes the images of a batch, does not run its levels in the
+            order given, or has no site at all.
+    """
+    bounds = resolve_levels(backbone, levels)
+    size = _image_size(backbone, image_size)
+    model = clone_sharing_weights(backbone).eval().requires_grad_(True)
+    tensor = next(iter(backbone.parameters()), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, _image_channels(backbone), *size, generator=generator).to(tensor)
+    first = _record(model, bounds, images[:1], _repeat(example_inputs, 1))
+    parameters = _reached_parameters(model, list(first.taps.values()))
+    with torch.no_grad():
+        second, both = (
+            _record(model, bounds, images[rows], _repeat(example_inputs, len(rows))) for rows in ([1], [0, 1])
+        )
+    _check_batch(backbone, first, second, both, tolerance=1e-3 if tensor.dtype.itemsize >= 4 else 5e-2)
+    features, indices = _features(model, bounds, first, images[:1], size)
+    traced = tuple(
+        Level(i, first.starts[i], bound.end, feature, first.level_macs[i])
+        for i, (bound, feature) in enumerate(zip(bounds, features, strict=True))
+    )
+    sites, dead = classify_sites(model, first, both)
+    if not sites:
+        raise UserError(
+            f"{type(backbone).__name__} has no layer that can carry an adapter between {bounds[0]} and {bounds[-1]}"
+        )
+    return BackboneSpec(
+        name=_name(backbone),
+        image_size=size,
+        levels=traced,
+        sites=sites,
+        dead=dead,
+        side_inputs=_side_inputs(first, both),
+        parameters=parameters,
+        stem_macs=first.stem_macs,
+        feature_indices=indices,
+    )
+
+
+def _record(
+    model: nn.Module, bounds: tuple[LevelBounds, ...], images: Tensor, inputs: dict[str, Tensor]
+) -> Recording:
+    try:
+        return Recorder(model, bounds).run(images, inputs)
+    except UserError:
+        raise
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        size = "x".join(map(str, images.shape[2:]))
+        raise UserError(
+            f"{type(model).__name__} cannot take images of {size}: {str(error).splitlines()[0]} "
+            "(choose another image_size, or create the backbone with img_size=)"
+        ) from error
+
+
+def _repeat(example_inputs: Mapping[str, Tensor] | None, times: int) -> dict[str, Tensor]:
+    inputs = {}
+    for name, value in (example_inputs or {}).items():
+        if value.shape[:1] != (1,):
+            raise UserError(
+                f"example input {name!r} has shape {tuple(value.shape)}: give it for one image (batch 1)"
+            )
+        inputs[name] = torch.cat([value] * times)
+    return inputs
+
+
+def _check_batch(
+    backbone: nn.Module, first: Recording, second: Recording, both: Recording, tolerance: float
+) -> None:
+    """Refuse a backbone in which one image of the batch changes what another gives, or moves."""
+    for name in both.order:
+        rows_a, rows_b, rows = (
+            r.calls[name].fingerprint if name in r.calls else None for r in (first, second, both)
+        )
+        if rows_a is None or rows_b is None or rows is None or len(rows) != len(rows_a) + len(rows_b):
+            continue
+        expected = torch.cat([rows_a, rows_b])
+        scale = expected.abs().max().clamp_min(1e-12)
+        if not torch.allclose(rows / scale, expected / scale, rtol=0, atol=tolerance):
+            raise UserError(
+                f"{_name(backbone)} mixes the images of a batch before {name!r}: branches are folded into the batch, "
+                "so every image must be computed on its own"
+            )
+    for end in both.taps:
+        if len(both.taps[end]) != 2 * len(first.taps[end]):
+            raise UserError(
+                f"{_name(backbone)}: the output of {end!r} does not have the batch as its first dimension"
+            )
+
+
+def _features(
+    model: nn.Module,
+    bounds: tuple[LevelBounds, ...],
+    recording: Recording,
+    image: Tensor,
+    size: tuple[int, int],
+) -> tuple[list[Feature], tuple[int, ...] | None]:
+    info = {e["module"]: (i, e["num_chs"]) for i, e in enumerate(getattr(model, "feature_info", None) or [])}
+    ends = [bound.end for bound in bounds]
+    features = [feature_of(recording.taps[end], model, size, info.get(end, (0, None))[1]) for end in ends]
+    if (
+        "NLC" not in {f.layout for f in features}
+        or not hasattr(model, "forward_intermediates")
+        or not set(ends) <= set(info)
+    ):
+        return features, None
+    indices = tuple(info[end][0] for end in ends)
+    with torch.no_grad():
+        maps = model.forward_intermediates(image, indices=list(indices), intermediates_only=True, norm=False)
+    ours = [to_map(recording.taps[end], feature, size) for end, feature in zip(ends, features, strict=True)]
+    if all(
+        a.shape == b.shape and torch.allclose(a.detach(), b, rtol=1e-3, atol=1e-4)
+        for a, b in zip(ours, maps, strict=True)
+    ):
+        return features, None
+    return [Feature(*map(int, m.shape[1:]), "intermediates") for m in maps], indices
+
+
+def _side_inputs(first: Recording, both: Recording) -> tuple[SideInput, ...]:
+    """Arguments beside the first tensor that carry the batch: their first dimension doubled with it."""
+    found = []
+    for name, call in both.calls.items():
+        alone = first.calls[name].side_rows
+        rows = {key: alone[key] for key, count in call.side_rows.items() if count == 2 * alone.get(key, 0)}
+        if rows and call.level is not None:
+            found.append(SideInput(name, call.level, rows))
+    return tuple(found)
+
+
+def _reached_parameters(model: nn.Module, taps: list[Tensor]) -> tuple[str, ...]:
+    """The parameters that the taps depend on, from the autograd graph; nothing is differentiated."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    stack: list[Any] = [tap.grad_fn for tap in taps]
+    seen, reached = set(), set()
+    while stack:
+        function = stack.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        if hasattr(function, "variable"):
+            reached.add(names.get(id(function.variable)))
+        stack.extend(source for source, _ in function.next_functions)
+    return tuple(name for name in names.values() if name in reached)
+
+
+def _image_size(backbone: nn.Module, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
+    if image_size is None:
+        embed = getattr(backbone, "patch_embed", None)
+        config = getattr(backbone, "pretrained_cfg", None) or {}
+        image_size = getattr(embed, "img_size", None) or tuple(config.get("input_size", (3, 224, 224)))[1:]
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if height < 1 or width < 1:
+        raise UserError(f"image_size {height}x{width} is not a size")
+    return int(height), int(width)
+
+
+def _image_channels(backbone: nn.Module) -> int:
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    return int(config.get("input_size", (3,))[0])
+
+
+def _name(backbone: nn.Module) -> str:
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    return str(config.get("architecture") or type(backbone).__name__)

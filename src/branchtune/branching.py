@@ -1,0 +1,260 @@
+"""Grow a tree of adapters on a frozen backbone by folding its branches into the batch.
+
+At a level with G groups the activations are `[G * B, ...]`, group-major. The backbone's own code runs once on the
+folded batch; hooks gather the children's rows where the tree forks, add each group's update at every site, and keep
+what the decoders read at the end of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from branchtune.adapters.adapter import Adapter
+from branchtune.backbone.clone import clone_sharing_weights, keep_frozen_statistics
+from branchtune.backbone.extras import extra_parameters
+from branchtune.backbone.features import first_tensor, to_map
+from branchtune.backbone.recorder import StopForward
+from branchtune.backbone.spec import BackboneSpec, SideInput, Site
+from branchtune.errors import UserError
+from branchtune.tree import TaskTree
+
+
+@dataclass(frozen=True)
+class Route:
+    """How one set of tasks runs through the tree: which groups are active per level, and where they come from.
+
+    Attributes:
+        groups: per level, indices of the active groups.
+        parents: per level, for each active group the position of its parent among those active one level up, or None
+            where every group simply continues.
+        slot: per task and level, the position of its group among the active ones.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    parents: tuple[tuple[int, ...] | None, ...]
+    slot: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, tree: TaskTree, tasks: Collection[str]) -> Route:
+        tree.restrict(tasks)
+        paths = {task: tree.path(task) for task in tasks}
+        groups = tuple(
+            tuple(sorted({path[level] for path in paths.values()})) for level in range(tree.num_levels)
+        )
+        parents: list[tuple[int, ...] | None] = []
+        for level, active in enumerate(groups):
+            above = (0,) if level == 0 else groups[level - 1]
+            source = tuple(above.index(tree.parents(level)[group]) for group in active)
+            parents.append(None if source == tuple(range(len(above))) else source)
+        slot = {
+            task: tuple(groups[level].index(group) for level, group in enumerate(path))
+            for task, path in paths.items()
+        }
+        return cls(groups, tuple(parents), slot)
+
+
+@dataclass
+class _Run:
+    """One call of the model: its route, batch size, and the features that its hooks have kept so far."""
+
+    route: Route
+    batch: int
+    taps: list[Tensor] = field(default_factory=list)
+
+
+# The run is an argument of the call, not state of the module, so that threads and nested calls do not disturb it.
+_current_run: ContextVar[_Run | None] = ContextVar("branchtune_run", default=None)
+
+
+class BranchedBackbone(nn.Module):
+    """A frozen backbone with one adapter set per node of a tree; images -> each task's feature maps.
+
+    Args:
+        backbone: the user's module; its weights are shared and it is left as it was.
+        spec: its traced description.
+        tree: the task tree, with as many levels as the backbone.
+        adapter: the adapter family, or None for a plain backbone with one group per level.
+        extras: shared parts of the backbone to train as well, see `extra_parameters`.
+        train_backbone: full fine-tuning: every weight trains (on a copy), BatchNorm included.
+
+    Raises:
+        UserError: the tree's number of levels is not the backbone's; a tree that forks without adapters.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        spec: BackboneSpec,
+        tree: TaskTree,
+        adapter: Adapter | None,
+        extras: Sequence[str] = (),
+        train_backbone: bool = False,
+    ) -> None:
+        super().__init__()
+        if tree.num_levels != len(spec.levels):
+            raise UserError(
+                f"the tree has {tree.num_levels} levels, {spec.name} has {len(spec.levels)}: {spec.describe_levels()}"
+            )
+        if adapter is None and max(tree.group_counts) > 1:
+            raise UserError("a tree that forks needs an adapter: without one all branches compute the same")
+        self.spec, self.tree, self.adapter = spec, tree, adapter
+        self.train_backbone = train_backbone
+        self.extra_names = extra_parameters(backbone, spec, extras)
+        trainable = set(spec.parameters) if train_backbone else self.extra_names
+        self.frozen = clone_sharing_weights(backbone, trainable)
+        self.sites: dict[str, Site] = {}
+        self.adapters = nn.ModuleDict()
+        if adapter is not None:
+            self.sites = {site.name: site for site in adapter.select_sites(spec)}
+            self._build_adapters(adapter)
+        self._register_hooks()
+
+    def _build_adapters(self, adapter: Adapter) -> None:
+        for node in self.tree.nodes():
+            here = [site for site in self.sites.values() if site.level == node.level]
+            self.adapters[node.key] = nn.ModuleDict({site.key: adapter.build(site) for site in here})
+
+    def node_adapters(self, level: int, index: int) -> nn.ModuleDict:
+        """The adapter modules of one node, by site key."""
+        key = f"{level}/{'+'.join(self.tree.levels[level][index])}"
+        module = self.adapters[key]
+        assert isinstance(module, nn.ModuleDict)
+        return module
+
+    def train(self, mode: bool = True) -> BranchedBackbone:
+        super().train(mode)
+        if not self.train_backbone:
+            keep_frozen_statistics(self.frozen)
+        return self
+
+    def forward(
+        self, images: Tensor, tasks: Collection[str] | None = None, inputs: Mapping[str, Any] | None = None
+    ) -> dict[str, list[Tensor]]:
+        """Feature maps of every task at the end of every level.
+
+        Args:
+            images: `[B, 3, H, W]`.
+            tasks: the tasks wanted; only the nodes on their paths are computed. Default: all.
+            inputs: further keyword inputs of the backbone; tensors that carry the batch are folded with it.
+
+        Returns:
+            Per task a list of `[B, C_l, H_l, W_l]`, one for each level.
+        """
+        route = Route.of(self.tree, self.tree.tasks if tasks is None else list(tasks))
+        run = _Run(route, len(images))
+        token = _current_run.set(run)
+        try:
+            taps = self._run_backbone(images, run, dict(inputs or {}))
+        finally:
+            _current_run.reset(token)
+        size = (images.shape[2], images.shape[3])
+        maps = [to_map(tap, level.feature, size) for tap, level in zip(taps, self.spec.levels, strict=True)]
+        batch = len(images)
+        return {
+            task: [m[slot * batch : (slot + 1) * batch] for m, slot in zip(maps, slots, strict=True)]
+            for task, slots in route.slot.items()
+        }
+
+    def _run_backbone(self, images: Tensor, run: _Run, inputs: dict[str, Any]) -> list[Tensor]:
+        if self.spec.feature_indices is not None:
+            return self.frozen.forward_intermediates(  # type: ignore[operator]
+                images, indices=list(self.spec.feature_indices), intermediates_only=True, norm=False, **inputs
+            )
+        entry: Any = getattr(self.frozen, "forward_features", self.frozen)
+        try:
+            entry(images, **inputs)
+        except StopForward:
+            return run.taps
+        raise RuntimeError(f"{self.spec.name} did not reach the end of its last level")
+
+    def _register_hooks(self) -> None:
+        modules = dict(self.frozen.named_modules())
+        for side in self.spec.side_inputs:
+            modules[side.module].register_forward_pre_hook(_FoldSideInputs(side), with_kwargs=True)
+        for level in self.spec.levels:
+            modules[level.start].register_forward_pre_hook(_Fork(level.index), with_kwargs=True)
+        for name, site in self.sites.items():
+            modules[name].register_forward_hook(_Adapt(self, site))
+        if self.spec.feature_indices is None:
+            for level in self.spec.levels:
+                last = level.index == len(self.spec.levels) - 1
+                modules[level.end].register_forward_hook(_Tap(stop=last))
+
+
+class _Fork:
+    """Before a level's first module: gather each child's rows from its parent's."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        run = _current_run.get()
+        parents = None if run is None else run.route.parents[self.level]
+        if run is None or parents is None:
+            return None
+        if args:
+            return (_gather(args[0], parents, run.batch), *args[1:]), kwargs
+        main = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
+        return args, {**kwargs, main: _gather(kwargs[main], parents, run.batch)}
+
+
+def _gather(folded: Tensor, parents: tuple[int, ...], batch: int) -> Tensor:
+    groups = folded.unflatten(0, (-1, batch))
+    return groups.index_select(0, torch.tensor(parents, device=folded.device)).flatten(0, 1)
+
+
+class _FoldSideInputs:
+    """Before a module called with a batch-carrying side input: repeat it for every group of the level."""
+
+    def __init__(self, side: SideInput) -> None:
+        self.side = side
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        run = _current_run.get()
+        if run is None:
+            return None
+        groups = len(run.route.groups[self.side.level])
+
+        def fold(key: int | str, value: Any) -> Any:
+            # Inside a block the side input arrives already folded from the block's own arguments.
+            if key not in self.side.rows or len(value) != self.side.rows[key] * run.batch:
+                return value
+            return value.repeat(groups, *[1] * (value.ndim - 1))
+
+        return tuple(fold(i, v) for i, v in enumerate(args)), {k: fold(k, v) for k, v in kwargs.items()}
+
+
+class _Adapt:
+    """After a site: add every active group's update."""
+
+    def __init__(self, owner: BranchedBackbone, site: Site) -> None:
+        self.owner, self.site = (owner,), site
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        run, owner = _current_run.get(), self.owner[0]
+        if run is None or owner.adapter is None:
+            return None
+        level = self.site.level
+        nodes = [owner.node_adapters(level, group)[self.site.key] for group in run.route.groups[level]]
+        return owner.adapter.apply(self.site, nodes, args[0], output)
+
+
+class _Tap:
+    """After a level's last module: keep what the decoders read, and stop after the last level."""
+
+    def __init__(self, stop: bool) -> None:
+        self.stop = stop
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        run = _current_run.get()
+        if run is None:
+            return
+        run.taps.append(first_tensor(output))
+        if self.stop:
+            raise StopForward

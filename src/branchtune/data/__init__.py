@@ -1,0 +1,1 @@
+"""Datasets, joint transforms, batching: whatever turns files or rendered scenes into batches for a model."""

@@ -1,0 +1,2 @@
+from ._render import render_scene
+from .classes import CLASSES, PARTS, STRUCTURE, TEXTURES

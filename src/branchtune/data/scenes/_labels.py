@@ -1,0 +1,173 @@
+"""Exact labels from hits: dense maps, and vectors that describe the image as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._primitives import Floats, exit_box
+from ._scene import Scene
+from ._trace import Hits
+from .classes import CLASS, CLASSES, PARTS, SALIENT, STRUCTURE, TEXTURES
+
+GRID = 4
+"""Cells per side of the grid of the "centres" label."""
+
+_CREASE = 0.82
+_VISIBLE = 0.002
+
+
+def dense_labels(scene: Scene, hits: Hits, height: int, width: int) -> dict[str, NDArray]:
+    shape = (height, width)
+    semseg = np.asarray(scene.object_class)[hits.object].reshape(shape)
+    person = semseg == CLASS["person"]
+    parts = hits.part.astype(np.int64).reshape(shape) if person.any() else np.full(shape, 255, np.int64)
+    normals = scene.camera.axes.astype(np.float32) @ hits.normals
+    return {
+        "semseg": semseg.astype(np.int64),
+        "parts": parts,
+        "saliency": _saliency(hits.object.reshape(shape), semseg),
+        "normals": normals.reshape(3, *shape),
+        "depth": hits.depth.reshape(shape),
+        "edge": _edges(hits, shape),
+    }
+
+
+def _saliency(objects: NDArray, semseg: NDArray) -> Floats:
+    """The most prominent things.
+
+    Every instance of a class in `SALIENT` that covers at least 0.5 % of the image scores
+    sqrt(area) * exp(-d^2 / 0.32), twice that for a person, with the area as a share of the image and d the distance of
+    its centroid from the image's centre, in image sides. Salient are the best one and all that reach 0.6 of its score.
+    """
+    height, width = objects.shape
+    salient_class = np.isin(np.arange(len(CLASSES)), [CLASS[name] for name in SALIENT])
+    flat = objects.reshape(-1)
+    count = int(flat.max()) + 1
+    area = np.bincount(flat, minlength=count)
+    x = np.bincount(flat, np.tile(np.arange(width) + 0.5, height), count) / np.maximum(area, 1) / width - 0.5
+    y = np.bincount(flat, np.repeat(np.arange(height) + 0.5, width), count) / np.maximum(area, 1) / height - 0.5
+    kind = np.zeros(count, np.int64)
+    kind[flat] = semseg.reshape(-1)
+    share = area / flat.size
+    score = np.sqrt(share) * np.exp(-(x * x + y * y) / 0.32) * np.where(kind == CLASS["person"], 2, 1)
+    score *= salient_class[kind] & (share >= 0.005)
+    best = score.max()
+    return ((score >= 0.6 * best) & (score > 0)).astype(np.float32)[objects]
+
+
+def _edges(hits: Hits, shape: tuple[int, int]) -> Floats:
+    """Occlusion edges on the nearer pixel, creases on the left or upper one, about one pixel wide.
+
+    Two neighbouring pixels of different smooth surfaces share an occlusion edge if neither's tangent plane passes
+    through the other's point (3 % of the depth + 1 cm), and a crease if their normals differ by more than about 35 degrees.
+    """
+    surface, depth = hits.surface.reshape(shape), hits.depth.reshape(shape)
+    normals, rays = hits.normals.reshape(3, *shape), hits.rays.reshape(3, *shape)
+    edge = np.zeros(shape, bool)
+    for first, second in (
+        (np.s_[:, :-1], np.s_[:, 1:]),
+        (np.s_[:-1, :], np.s_[1:, :]),
+    ):
+        rows, columns = np.nonzero(surface[first] != surface[second])
+        p = (rows, columns)
+        q = (rows + (first[0] != second[0]), columns + (first[1] != second[1]))
+        np_, nq = normals[:, p[0], p[1]], normals[:, q[0], q[1]]
+        rp, rq = rays[:, p[0], p[1]], rays[:, q[0], q[1]]
+        zp, zq = depth[p], depth[q]
+        slack = 0.03 * np.minimum(zp, zq) + 0.01
+        gap = np.minimum(
+            np.abs(zq - zp * _dot(np_, rp) / _facing(np_, rq)), np.abs(zp - zq * _dot(nq, rq) / _facing(nq, rp))
+        )
+        occlusion = gap > slack
+        crease = _dot(np_, nq) < _CREASE
+        nearer = np.where(occlusion & (zq < zp), 1, 0)
+        marked = occlusion | crease
+        edge[np.where(nearer, q[0], p[0])[marked], np.where(nearer, q[1], p[1])[marked]] = True
+    return edge.astype(np.float32)
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    return np.einsum("ij,ij->j", a, b)
+
+
+def _facing(normals: Floats, rays: Floats) -> Floats:
+    return np.minimum(_dot(normals, rays), np.float32(-1e-6))
+
+
+def image_labels(scene: Scene, hits: Hits, height: int, width: int) -> dict[str, NDArray]:
+    classes = np.asarray(scene.object_class)
+    area = np.bincount(hits.object, minlength=len(classes)) / hits.object.size
+    visible = area >= _VISIBLE
+    counts = np.bincount(classes[visible], minlength=len(CLASSES)).astype(np.float32)
+    camera = scene.camera
+    light = camera.axes @ _unit(scene.lights[0].position - camera.position - 2.5 * camera.axes[2])
+    heading = camera.yaw + np.array([0.4, 0.0, -0.4])
+    ahead = np.stack((np.cos(heading), np.sin(heading), np.zeros(3))).astype(np.float32)
+    wall, floor = (scene.materials[scene.room_materials[i]] for i in (_wall_ahead(scene), 4))
+    return {
+        "presence": (counts > 0).astype(np.float32),
+        "counts": counts,
+        "centres": _centres(hits, classes, height, width),
+        "distance": _distance(hits, classes, counts > 0),
+        "camera": np.array(
+            [
+                camera.position[2],
+                camera.pitch,
+                camera.roll,
+                1 / camera.focal,
+                np.sin(4 * camera.yaw),
+                np.cos(4 * camera.yaw),
+            ],
+            np.float32,
+        ),
+        "room": np.log(np.append(exit_box(camera.position, ahead, scene.size.astype(np.float32))[0], scene.size[2])).astype(
+            np.float32
+        ),
+        "light": light.astype(np.float32),
+        "palette": np.concatenate([wall.colours[0], floor.colours[0]]).astype(np.float32),
+        "wall_texture": np.array(TEXTURES.index(wall.texture)),
+        "floor_texture": np.array(TEXTURES.index(floor.texture)),
+    }
+
+
+def _wall_ahead(scene: Scene) -> int:
+    forward = scene.camera.axes[2] * np.array([1, 1, 0])
+    face = exit_box(scene.camera.position, forward.astype(np.float32)[:, None], scene.size.astype(np.float32))[1]
+    return int(face[0])
+
+
+def _centres(hits: Hits, classes: NDArray, height: int, width: int) -> Floats:
+    """Whether a cell of a GRID x GRID grid holds the centroid of a visible instance of a class or figure part.
+
+    Rows: the classes without `STRUCTURE`, then the parts without the background; flattened with the cells, row-major.
+    """
+    things = len(CLASSES) - len(STRUCTURE)
+    parts = len(PARTS) - 1
+    out = np.zeros((things + parts, GRID, GRID), np.float32)
+    x = np.tile((np.arange(width) + 0.5) / width, height)
+    y = np.repeat((np.arange(height) + 0.5) / height, width)
+    key = hits.object.astype(np.int64) * len(PARTS) + hits.part
+    for weight, index, row in (
+        (hits.object, np.arange(len(classes)), classes - len(STRUCTURE)),
+        (key, np.arange(len(classes) * len(PARTS)), np.tile(np.arange(len(PARTS)) - 1, len(classes)) + things),
+    ):
+        area = np.bincount(weight, minlength=len(index))
+        chosen = area >= _VISIBLE * x.size
+        chosen &= row >= (0 if weight is hits.object else things)
+        column = np.bincount(weight, x, len(index))[chosen] / area[chosen]
+        line = np.bincount(weight, y, len(index))[chosen] / area[chosen]
+        out[row[chosen], (line * GRID).astype(int), (column * GRID).astype(int)] = 1
+    return out.reshape(-1)
+
+
+def _distance(hits: Hits, classes: NDArray, present: NDArray) -> Floats:
+    """Log of each class's mean visible z-depth in metres, NaN where it is not present."""
+    semseg = classes[hits.object]
+    area = np.bincount(semseg, minlength=len(CLASSES))
+    mean = np.bincount(semseg, hits.depth, len(CLASSES)) / np.maximum(area, 1)
+    return np.where(present, np.log(np.maximum(mean, 1e-3)), np.nan).astype(np.float32)
+
+
+def _unit(v: NDArray) -> NDArray:
+    return v / np.linalg.norm(v)

@@ -1,0 +1,1 @@
+"""Decoders: features of a task's path -> its output."""

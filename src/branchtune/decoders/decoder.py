@@ -1,0 +1,26 @@
+"""The interface of a decoder: features of a task's path -> the task's raw output."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Decoder(ABC):
+    """Configuration of a decoder family; `build` makes one module per dense task."""
+
+    @abstractmethod
+    def build(self, channels: Sequence[int], out_channels: int) -> nn.Module:
+        """A module called as `decoder(maps, size)`.
+
+        Args:
+            channels: C_l of the feature map at the end of each level.
+            out_channels: channels of the task's raw output.
+
+        Returns:
+            A module that maps a list of `[B, C_l, H_l, W_l]` and the input's `(H, W)` to `[B, out_channels, H, W]`.
+        """

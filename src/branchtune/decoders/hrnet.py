@@ -1,0 +1,35 @@
+"""The HRNet-style fusion head of the MTLoRA protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from branchtune.decoders.decoder import Decoder
+from branchtune.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class HRNetDecoder(Decoder):
+    """1x1 reductions, concatenation at the finest level, 1x1 convolution, BatchNorm, ReLU, 1x1 classifier.
+
+    Args:
+        widths: channels of each level after its reduction (no bias), coarse levels last.
+        expansion: hidden channels as a multiple of the concatenation's.
+    """
+
+    widths: tuple[int, ...] = (18, 36, 72, 144)
+    expansion: int = 4
+
+    def build(self, channels: Sequence[int], out_channels: int) -> nn.Module:
+        from branchtune.decoders.hrnet_module import HRNetModule
+
+        if len(channels) != len(self.widths):
+            raise UserError(
+                f"HRNetDecoder has {len(self.widths)} widths, the backbone {len(channels)} levels: set widths"
+            )
+        return HRNetModule(channels, out_channels, self.widths, self.expansion)

@@ -1,0 +1,26 @@
+"""The one exception type for mistakes a user can make, and how its messages name the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in the user's input. The message is one line that names the thing and the way out.
+
+    The command line prints the message alone and exits with status 2.
+    """
+
+
+def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
+    """An error for a name that is not among `choices`, with the nearest valid name.
+
+    >>> str(unknown("task", "dept", ["depth", "semseg"]))
+    "unknown task 'dept': did you mean 'depth'? (known: depth, semseg)"
+    """
+    names = sorted(map(str, choices))
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f": did you mean {near[0]!r}?" if near else ":"
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return UserError(f"unknown {what} {name!r}{hint} (known: {listed or 'none'})")

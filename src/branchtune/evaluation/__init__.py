@@ -1,0 +1,1 @@
+"""Metrics, references, and the relative gain over them."""

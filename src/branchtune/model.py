@@ -1,0 +1,161 @@
+"""`MultiTaskModel`: backbone, tree, adapters and decoders; images -> one output per task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from branchtune.adapters.adapter import Adapter
+from branchtune.backbone.spec import BackboneSpec
+from branchtune.backbone.trace import trace_backbone
+from branchtune.branching import BranchedBackbone
+from branchtune.cost import TreeCost, tree_cost
+from branchtune.decoders.decoder import Decoder
+from branchtune.decoders.light import LightDecoder
+from branchtune.decoders.pooled import PooledHead
+from branchtune.errors import UserError, unknown
+from branchtune.tasks.task import Task
+from branchtune.tree import TaskTree
+
+
+class MultiTaskModel(nn.Module):
+    """One frozen backbone, a tree of adapters, a decoder per task.
+
+    Args:
+        backbone: a timm model, or any module given `levels`; left as it was, its frozen weights are shared.
+        tasks: the tasks, with distinct names.
+        tree: which tasks share adapters at which level; default: all share everything.
+        adapter: the adapter family; None trains decoders (and extras) only and needs a tree that never forks.
+        decoder: of the dense tasks; image-level tasks get a pooled linear head.
+        extras: shared parts of the backbone to train as well: "norms", "patch_embed", "relative_position",
+            "patch_merging".
+        train_backbone: full fine-tuning instead of adapters, on a copy of the weights.
+        levels, image_size, example_inputs: see `trace_backbone`.
+        spec: a description traced before, instead of the three.
+
+    Raises:
+        UserError: tree and tasks disagree, two tasks of one name, or the backbone cannot be traced.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tasks: Sequence[Task],
+        tree: TaskTree | None = None,
+        adapter: Adapter | None = None,
+        decoder: Decoder | None = None,
+        *,
+        extras: Sequence[str] = (),
+        train_backbone: bool = False,
+        levels: str | list[str] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        example_inputs: Mapping[str, Tensor] | None = None,
+        spec: BackboneSpec | None = None,
+    ) -> None:
+        super().__init__()
+        self.tasks = check_tasks(tasks)
+        spec = spec or trace_backbone(backbone, levels, image_size, example_inputs)
+        tree = tree or TaskTree.shared(list(self.tasks), len(spec.levels))
+        _check_tree(tree, self.tasks)
+        self.extras, self.decoder = tuple(extras), decoder or LightDecoder()
+        self.backbone = BranchedBackbone(backbone, spec, tree, adapter, extras, train_backbone)
+        channels = [level.feature.channels for level in spec.levels]
+        self.decoders = nn.ModuleDict(
+            {
+                name: self.decoder.build(channels, task.out_channels)
+                if task.dense
+                else PooledHead(channels, task.out_channels)
+                for name, task in self.tasks.items()
+            }
+        )
+
+    @property
+    def tree(self) -> TaskTree:
+        return self.backbone.tree
+
+    @property
+    def spec(self) -> BackboneSpec:
+        return self.backbone.spec
+
+    @property
+    def adapter(self) -> Adapter | None:
+        return self.backbone.adapter
+
+    def forward(
+        self, images: Tensor, tasks: Collection[str] | None = None, **inputs: Any
+    ) -> dict[str, Tensor]:
+        """All tasks, or a subset of them, in one pass; every shared prefix is computed once.
+
+        Args:
+            images: `[B, 3, H, W]`, normalised as the backbone expects.
+            tasks: names of the tasks wanted; the rest of the tree is not computed.
+            inputs: further keyword inputs of the backbone.
+
+        Returns:
+            Per task `[B, C, H, W]` at the input's resolution, or `[B, C]` for an image-level task.
+        """
+        if isinstance(tasks, str):
+            raise UserError(f"tasks={tasks!r} is a text: pass a list, tasks=[{tasks!r}]")
+        wanted = list(self.tasks) if tasks is None else list(tasks)
+        features = self.backbone(images, wanted, inputs)
+        size = (images.shape[2], images.shape[3])
+        return {name: self.tasks[name].activate(self.decoders[name](features[name], size)) for name in wanted}
+
+    def cost(self) -> TreeCost:
+        """Predicted parameters and multiply-accumulates of backbone and adapters, per node."""
+        return tree_cost(self.spec, self.tree, self.adapter)
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters by owner: `adapters`, `extras`, `decoders` and `backbone` train, `frozen` does not.
+
+        `backbone` is zero but for full fine-tuning; parameters that the features do not depend on are not counted.
+        """
+        counts = Counter({"adapters": 0, "extras": 0, "decoders": 0, "backbone": 0, "frozen": 0})
+        counts["adapters"] = sum(p.numel() for p in self.backbone.adapters.parameters())
+        counts["decoders"] = sum(p.numel() for p in self.decoders.parameters())
+        for name, parameter in self.backbone.frozen.named_parameters():
+            if name in self.spec.parameters:
+                counts[self.owner_of_backbone_parameter(name)] += parameter.numel()
+        return dict(counts)
+
+    def owner_of_backbone_parameter(self, name: str) -> str:
+        if self.backbone.train_backbone:
+            return "backbone"
+        return "extras" if name in self.backbone.extra_names else "frozen"
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """What trains inside the backbone: adapters, extras, or the whole backbone."""
+        return [p for p in self.backbone.parameters() if p.requires_grad]
+
+
+def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
+    """The tasks by name.
+
+    Raises:
+        UserError: no task, something that is not one, or two of one name.
+    """
+    tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise UserError(f"{task!r} is not a task: pass instances such as Depth('depth')")
+    names = [task.name for task in tasks]
+    if not names:
+        raise UserError("no task: pass at least one, such as Depth('depth')")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"two tasks are named {repeated[0]!r}: give each its own name")
+    return dict(zip(names, tasks, strict=True))
+
+
+def _check_tree(tree: TaskTree, tasks: Mapping[str, Task]) -> None:
+    for name in tree.tasks:
+        if name not in tasks:
+            raise unknown("task in the tree", name, tasks)
+    missing = sorted(set(tasks) - set(tree.tasks))
+    if missing:
+        raise UserError(
+            f"the tree misses task {missing[0]!r}: every task belongs to one group at every level"
+        )

@@ -1,0 +1,27 @@
+"""Means over the labelled elements of a batch, without a NaN in the forward or the backward pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """Half precision -> float32; float32 and float64 as they are (losses do not run in half precision)."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def masked(values: Tensor, valid: Tensor) -> Tensor:
+    """`values` with zeros where not `valid`: done before the arithmetic, ignored elements get no gradient."""
+    return torch.where(valid, values, torch.zeros((), dtype=values.dtype, device=values.device))
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean of `values` over the elements marked `valid` (same shape), 0 without any."""
+    return masked(values, valid).sum() / valid.sum().clamp(min=1)
+
+
+def masked_l1(output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Mean of |output - target| over the elements marked `valid`; all three of one shape."""
+    output = full_precision(output)
+    return masked_mean((masked(output, valid) - masked(target, valid)).abs(), valid)

@@ -1,0 +1,42 @@
+"""Image regression."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from branchtune.evaluation.rmse import RMSE
+from branchtune.tasks.masked import full_precision, masked, masked_mean
+from branchtune.tasks.task import TargetKind, Task
+
+
+class ImageRegression(Task):
+    """One or more numbers per image: smooth L1, root mean squared error over all of them.
+
+    Output: `[B, num_outputs]`. Target: float `[num_outputs]`, NaN ignored.
+
+    Args:
+        name: the task's name.
+        num_outputs: how many numbers; bring them to similar scales, loss and metric add them up.
+        weight: factor of the loss.
+    """
+
+    target_kind: ClassVar[TargetKind] = "image"
+    image_target: ClassVar[Literal["class", "values"]] = "values"
+    headline: ClassVar[str] = "rmse"
+    higher_is_better: ClassVar[bool] = False
+
+    def __init__(self, name: str, num_outputs: int = 1, weight: float = 1.0) -> None:
+        super().__init__(name, out_channels=num_outputs, weight=weight)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        output, valid = full_precision(output), ~target.isnan()
+        target = target.to(output.dtype)
+        losses = F.smooth_l1_loss(masked(output, valid), masked(target, valid), reduction="none")
+        return masked_mean(losses, valid)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"rmse": RMSE()}

@@ -1,0 +1,39 @@
+"""Saliency: what stands out in an image."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from branchtune.evaluation.saliency_f import MaxF
+from branchtune.evaluation.saliency_iou import MaxIoU
+from branchtune.tasks.balanced_bce import balanced_bce
+from branchtune.tasks.task import TargetKind, Task
+
+
+class Saliency(Task):
+    """The foreground of an image: class-balanced cross-entropy, best IoU over thresholds.
+
+    Output: logits `[B, 1, H, W]`. Target: float `[H, W]` in [0, 1], NaN ignored; salient from 0.5 on. Loss:
+    `balanced_bce` with the weight of the batch's own class balance. Metrics: "max_iou" and "max_f".
+
+    Args:
+        name: the task's name.
+        weight: factor of the loss; 5 as in MTLoRA (arXiv 2403.20320).
+    """
+
+    target_kind: ClassVar[TargetKind] = "values"
+    value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    headline: ClassVar[str] = "max_iou"
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(self, name: str, weight: float = 5.0) -> None:
+        super().__init__(name, out_channels=1, weight=weight)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return balanced_bce(output[:, 0], target)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"max_iou": MaxIoU(), "max_f": MaxF()}
