@@ -36,7 +36,7 @@ def test_published_rows(reference: dict[str, float], values: tuple[float, ...], 
 
 
 def test_the_published_row_that_contradicts_its_own_numbers() -> None:
-    """Multi-task full fine-tuning on PASCAL is printed as +2.23 wherever it appears; its four numbers give +2.45."""
+    """Multi-task full fine-tuning on PASCAL is printed as +2.23; its own four numbers give +2.45."""
     results = dict(zip(PASCAL, (67.56, 60.24, 65.21, 16.64), strict=True))
     assert delta_m(results, PASCAL, HIGHER) == pytest.approx(2.445, abs=0.001)
 
@@ -44,9 +44,7 @@ def test_the_published_row_that_contradicts_its_own_numbers() -> None:
 def test_the_sign_is_that_of_an_improvement() -> None:
     gains = relative_gains({"semseg": 55.0, "depth": 0.9}, {"semseg": 50.0, "depth": 1.0}, HIGHER)
     assert gains == pytest.approx({"semseg": 10.0, "depth": 10.0})
-    assert delta_m({"semseg": 45.0, "depth": 1.2}, {"semseg": 50.0, "depth": 1.0}, HIGHER) == pytest.approx(
-        -15.0
-    )
+    assert delta_m({"semseg": 45.0, "depth": 1.2}, {"semseg": 50.0, "depth": 1.0}, HIGHER) == pytest.approx(-15.0)
 
 
 def test_the_reference_itself_gains_nothing() -> None:
@@ -74,8 +72,6 @@ def test_the_reference_may_know_further_tasks() -> None:
         ({"depth": float("inf")}, NYUD, "task 'depth': the result is inf"),
     ],
 )
-def test_what_cannot_be_compared(
-    results: dict[str, float], reference: dict[str, float], message: str
-) -> None:
+def test_what_cannot_be_compared(results: dict[str, float], reference: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         delta_m(results, reference, HIGHER)

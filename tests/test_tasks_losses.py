@@ -89,9 +89,7 @@ CASES = {
         torch.tensor([[False, False, True]]),
     ),
 }
-cases = pytest.mark.parametrize(
-    ("task", "output", "target", "expected", "ignored"), CASES.values(), ids=CASES.keys()
-)
+cases = pytest.mark.parametrize(("task", "output", "target", "expected", "ignored"), CASES.values(), ids=CASES.keys())
 
 
 def to_double(target: Tensor) -> Tensor:

@@ -80,9 +80,7 @@ def test_wrong_shape_names_both_shapes(task: Task) -> None:
 @every_task
 def test_wrong_type_names_the_right_one(task: Task) -> None:
     target = target_of(task)
-    other, expected = (
-        (target.int(), "torch.float32") if target.is_floating_point() else (target.int(), "torch.int64")
-    )
+    other, expected = (target.int(), "torch.float32") if target.is_floating_point() else (target.int(), "torch.int64")
     with pytest.raises(UserError, match=rf"{task.name}.*torch.int32, expected {expected}"):
         task.check_target(other, H, W)
     with pytest.raises(UserError, match=f"{task.name}.*ndarray, expected a torch tensor"):
@@ -141,7 +139,7 @@ def test_number_of_classes(num_classes: int) -> None:
 def test_other_arguments_out_of_range() -> None:
     with pytest.raises(UserError, match="'scene': num_classes must be at least 2, got 1"):
         ImageClassification("scene", 1)
-    with pytest.raises(UserError, match="'edge': positive_weight must be between 0 and 1, got 1.0"):
+    with pytest.raises(UserError, match=r"'edge': positive_weight must be between 0 and 1, got 1.0"):
         Edges("edge", positive_weight=1.0)
     with pytest.raises(UserError, match="'pose': out_channels must be at least 1, got 0"):
         ImageRegression("pose", num_outputs=0)

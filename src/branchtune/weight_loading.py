@@ -56,16 +56,16 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightReport:
     """Load a checkpoint into a timm model, resampling what depends on the image size as timm itself does.
 
     The only keys that may be missing or unexpected are those of the classifier and its head (a backbone has
-    none), buffers that the model computes from its own size, and counters of BatchNorm; unexpected are also those
-    that timm itself drops or merges into others. The model is changed only when everything fits.
+    none), buffers that the model computes from its own size, and counters of BatchNorm; unexpected are also
+    those that timm itself drops or merges into others. The model is changed only when everything fits.
 
     Args:
         model: a model made by `timm.create_model`, or a plain module whose keys are the file's.
         path: a `.safetensors` file, or a PyTorch file (`.pth`, `.pt`, `.bin`) that holds nothing but tensors.
 
     Raises:
-        UserError: the file is missing, damaged or of another format; a key is missing or unexpected without such
-            an explanation; a shape does not fit.
+        UserError: the file is missing, damaged or of another format; a key is missing or unexpected without
+            such an explanation; a shape does not fit.
     """
     path = Path(path)
     stored = _read(path)
@@ -145,8 +145,7 @@ def _require_explained(path: Path, what: str, keys: Iterable[str], classifiers: 
     unexplained = [key for key in keys if not _under(key, classifiers) and not key.endswith(_COMPUTED)]
     if unexplained:
         raise UserError(
-            f"{path}: {len(unexplained)} keys are {what} ({_first(unexplained)}), "
-            "take the checkpoint of this backbone"
+            f"{path}: {len(unexplained)} keys are {what} ({_first(unexplained)}), take the checkpoint of this backbone"
         )
 
 

@@ -36,16 +36,11 @@ class Collate:
         size = batch["image"].shape[-2:]
         for task in self.tasks:
             missing = task.missing_target(*size)
-            targets = [
-                self._target(task, sample, id_, missing, size)
-                for sample, id_ in zip(samples, ids, strict=True)
-            ]
+            targets = [self._target(task, sample, id_, missing, size) for sample, id_ in zip(samples, ids, strict=True)]
             batch[task.name] = torch.stack(targets)
         return batch
 
-    def _target(
-        self, task: Task, sample: Mapping[str, Any], id_: str, missing: Tensor, size: torch.Size
-    ) -> Tensor:
+    def _target(self, task: Task, sample: Mapping[str, Any], id_: str, missing: Tensor, size: torch.Size) -> Tensor:
         if sample.get(task.name) is None:
             return missing
         target = torch.as_tensor(sample[task.name])
@@ -53,8 +48,7 @@ class Collate:
             target = target.to(missing.dtype)
         if target.shape != missing.shape or target.dtype != missing.dtype:
             raise UserError(
-                f"sample {id_!r}, task {task.name!r}: the target is {_describe(target)}, "
-                f"expected {_describe(missing)}"
+                f"sample {id_!r}, task {task.name!r}: the target is {_describe(target)}, expected {_describe(missing)}"
             )
         if self.check:
             try:
@@ -81,9 +75,7 @@ def _stack_images(samples: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> T
         images.append(image)
         if image.shape != images[0].shape:
             size, first = list(image.shape[1:]), list(images[0].shape[1:])
-            raise UserError(
-                f"sample {id_!r}: image size {size} is not {first}, resize all samples to one size"
-            )
+            raise UserError(f"sample {id_!r}: image size {size} is not {first}, resize all samples to one size")
     return torch.stack(images)
 
 

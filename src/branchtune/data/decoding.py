@@ -31,9 +31,7 @@ def read_label_image(path: Path) -> np.ndarray:
     """A grey or palette image with 8 bits a pixel -> its values (palette indices), uint8 `[H, W]`, a copy."""
     image = _open(path)
     if image.mode not in ("L", "P"):
-        raise UserError(
-            f"{path}: image mode is {image.mode}, expected a grey or palette image with 8 bits a pixel"
-        )
+        raise UserError(f"{path}: image mode is {image.mode}, expected a grey or palette image with 8 bits a pixel")
     return np.array(image)
 
 

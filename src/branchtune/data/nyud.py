@@ -109,8 +109,8 @@ class NYUD(Dataset[Sample]):
         mean, std: per channel normalisation of images in [0, 1].
         augmentation: None for evaluation.
         seed: with the epoch and the index, of the augmentation.
-        cache: keep every decoded sample at its file's size in memory, in each worker process: 1.6 MB for 240x320
-            pixels with all four labels.
+        cache: keep every decoded sample at its file's size in memory, in each worker process: 1.6 MB for
+            240x320 pixels with all four labels.
     """
 
     def __init__(
@@ -132,9 +132,7 @@ class NYUD(Dataset[Sample]):
         self._channels = {task.name: task.out_channels for task in tasks}
         for task in tasks:
             _check_task(task)
-        self.transform = Transform(
-            {t.name: t.target_kind for t in tasks}, image_size, mean, std, augmentation
-        )
+        self.transform = Transform({t.name: t.target_kind for t in tasks}, image_size, mean, std, augmentation)
         self.seed = seed
         self.ids = _read_split(self.root, split)
         self._check_files(split)
@@ -146,8 +144,8 @@ class NYUD(Dataset[Sample]):
     def __getitem__(self, index: int | tuple[int, int]) -> Sample:
         """The sample at `index`, or at `(epoch, index)`: the epoch (else 0) decides the augmentation."""
         epoch, position = index if isinstance(index, tuple) else (0, index)
-        raw = self._raw(range(len(self.ids))[position])
-        return self.transform(raw, sample_generator(self.seed, epoch, position))
+        position = range(len(self.ids))[position]
+        return self.transform(self._raw(position), sample_generator(self.seed, epoch, position))
 
     def _raw(self, position: int) -> Sample:
         if self._cache is None:
@@ -165,9 +163,7 @@ class NYUD(Dataset[Sample]):
             target: Tensor = torch.from_numpy(np.ascontiguousarray(field.read(path, channels)))
             if target.shape[-2:] != image.shape[-2:]:
                 size, expected = list(target.shape[-2:]), list(image.shape[-2:])
-                raise UserError(
-                    f"{path}: size {size} differs from the image's {expected}, bring both to one size"
-                )
+                raise UserError(f"{path}: size {size} differs from the image's {expected}, bring both to one size")
             sample[name] = target
         return sample
 
@@ -181,9 +177,7 @@ class NYUD(Dataset[Sample]):
             missing += [f"{folder}/{id_}{suffix}" for id_ in self.ids if f"{id_}{suffix}" not in present]
         if missing:
             named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise UserError(
-                f"{self.root}: {len(missing)} files of split {split!r} are missing ({named}), complete it"
-            )
+            raise UserError(f"{self.root}: {len(missing)} files of split {split!r} are missing ({named}), complete it")
 
 
 def _check_task(task: Task) -> None:

@@ -24,8 +24,8 @@ class EpochSampler:
     """A batch sampler whose batches of `(epoch, index)` pairs depend on the seed and the epoch alone.
 
     Pass it as `DataLoader(dataset, batch_sampler=...)`, with a dataset whose `__getitem__` takes such a pair:
-    that way the epoch reaches the workers even when they persist. Call `set_epoch` before each epoch (Lightning
-    does).
+    that way the epoch reaches the workers even when they persist. Call `set_epoch` before each epoch, as
+    Lightning does.
 
     Args:
         length: number of samples, at least 1.

@@ -40,8 +40,8 @@ def resized_crop(
     """Cut a window out of image and maps, bring it to `size`, and divide depth by `scale`.
 
     The image is resampled bilinearly (antialiased where it shrinks), every map by its nearest pixel: classes
-    stay classes, normals stay unit normals, and an ignored pixel never bleeds into its neighbours. Normals keep
-    their direction under zoom, as in the recipe of scale-lab/MTLoRA.
+    stay classes, normals stay unit normals, and an ignored pixel never bleeds into its neighbours. Normals
+    keep their direction under zoom, as in the recipe of scale-lab/MTLoRA.
 
     Args:
         sample: as for `flip_horizontal`; maps have the image's height and width.
@@ -68,8 +68,8 @@ def _maps(sample: Sample, kinds: Kinds) -> list[tuple[str, TargetKind]]:
 class Transform:
     """Raw sample -> training sample: augmentation, image size, the contract's dtypes, normalisation.
 
-    A raw sample holds the image as uint8 or as floats in [0, 1], and maps in any dtype that keeps their values.
-    The result holds a float32 image, int64 classes and float32 for the other maps.
+    A raw sample holds the image as uint8 or as floats in [0, 1], and maps in any dtype that keeps their
+    values. The result holds a float32 image, int64 classes and float32 for the other maps.
 
     Args:
         kinds: target kind of each task by name; a task that the sample lacks is skipped.
@@ -86,8 +86,8 @@ class Transform:
         std: Sequence[float],
         augmentation: Augmentation | None = None,
     ) -> None:
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise UserError(f"image size {image_size}: give a height and a width of at least 1")
+        if len(image_size) != 2 or min(image_size) < 2:
+            raise UserError(f"image size {image_size}: give a height and a width of at least 2")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UserError(f"mean {tuple(mean)} and std {tuple(std)}: give three channels each, std above 0")
         self.kinds = dict(kinds)
@@ -117,9 +117,7 @@ class Transform:
         return {**sample, **targets, "image": F.normalize(image, self.mean, self.std)}
 
 
-def _random_window(
-    height: int, width: int, scale: float, generator: np.random.Generator
-) -> tuple[int, int, int, int]:
+def _random_window(height: int, width: int, scale: float, generator: np.random.Generator) -> tuple[int, int, int, int]:
     h, w = max(1, round(height / scale)), max(1, round(width / scale))
     top, left = generator.integers(height - h, endpoint=True), generator.integers(width - w, endpoint=True)
     return int(top), int(left), h, w

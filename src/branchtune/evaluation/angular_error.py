@@ -19,8 +19,8 @@ class MeanAngularError(StreamingMean):
     def update(self, output: Tensor, target: Tensor) -> None:
         """Add a batch: both `[B, 3, H, W]`, pixels with a NaN in any channel of the target ignored."""
         a, b = _unit(output.double()), _unit(target.double())
-        # unlike acos of a cosine this keeps its digits near 0 and 180 degrees (W. Kahan, "How futile are mindless
-        # assessments of roundoff", 2006), and it is 90 degrees where a is zero
+        # Unlike acos of a cosine this keeps its digits near 0 and 180 degrees (W. Kahan, "How futile are
+        # mindless assessments of roundoff", 2006), and it is 90 degrees where a is zero.
         angle = 2 * torch.atan2(_length(a - b), _length(a + b)).rad2deg()
         self.add(angle[:, 0], ~target.isnan().any(dim=1))
 

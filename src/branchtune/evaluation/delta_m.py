@@ -37,21 +37,15 @@ def delta_m(
     return math.fsum(gains.values()) / len(gains)
 
 
-def _gain(
-    task: str, value: float, reference: Mapping[str, float], higher_is_better: Mapping[str, bool]
-) -> float:
+def _gain(task: str, value: float, reference: Mapping[str, float], higher_is_better: Mapping[str, bool]) -> float:
     if task not in reference:
         listed = ", ".join(sorted(reference)) or "none"
         raise UserError(f"task {task!r} has no reference (it has: {listed}): add one or leave the task out")
     if task not in higher_is_better:
-        raise UserError(
-            f"task {task!r}: say in higher_is_better whether higher values of its metric are better"
-        )
+        raise UserError(f"task {task!r}: say in higher_is_better whether higher values of its metric are better")
     base = reference[task]
     if not math.isfinite(value):
-        raise UserError(
-            f"task {task!r}: the result is {value}, was it evaluated on samples without this label?"
-        )
+        raise UserError(f"task {task!r}: the result is {value}, was it evaluated on samples without this label?")
     if not math.isfinite(base) or base <= 0:
         raise UserError(f"task {task!r}: the reference is {base}, a relative gain needs a positive number")
     gain = 100.0 * (value - base) / base

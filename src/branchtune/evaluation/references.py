@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,11 @@ class Reference:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.id:
-            raise UserError(
-                "a reference needs an id: it is printed beside every result that is compared with it"
-            )
+        if not isinstance(self.id, str) or not self.id:
+            raise UserError("a reference needs an id: it is printed beside every result that is compared with it")
         for task, value in self.metrics.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UserError(
-                    f"reference {self.id!r}: the value of task {task!r} is {value!r}, not a finite number"
-                )
+                raise UserError(f"reference {self.id!r}: the value of task {task!r} is {value!r}, not a finite number")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as JSON; a reader sees the old file or the new one, nothing in between.
@@ -65,32 +60,36 @@ class Reference:
             UserError: a file that is missing, damaged, or of a newer format.
         """
         name = os.fspath(path)
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"no reference at {name!r}: `branchtune reference CONFIG` writes one") from error
-        except OSError as error:
-            raise UserError(f"cannot read the reference {name!r}: {error.strerror}") from error
-        except ValueError as error:
-            raise UserError(f"reference {name!r} is damaged, write it again (not JSON: {error})") from error
+        content = _read_json(name)
         found = content.get("format") if isinstance(content, dict) else None
         if isinstance(found, int) and found > FORMAT:
-            raise UserError(
-                f"reference {name!r} has format {found}, this version reads up to {FORMAT}: update branchtune"
-            )
+            raise UserError(f"reference {name!r} has format {found}, this version reads {FORMAT}: update branchtune")
+        if found != FORMAT:
+            raise UserError(f"reference {name!r} is damaged, write it again (no 'format')")
         try:
             return cls(content["id"], dict(content["metrics"]), dict(content["settings"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise UserError(f"reference {name!r} is damaged, write it again (no {error})") from error
+        except (TypeError, ValueError) as error:
             raise UserError(f"reference {name!r} is damaged, write it again ({error})") from error
+
+
+def _read_json(name: str) -> Any:
+    try:
+        return json.loads(Path(name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"no reference at {name!r}: `branchtune reference CONFIG` writes one") from error
+    except OSError as error:
+        raise UserError(f"cannot read the reference {name!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"reference {name!r} is damaged, write it again (not JSON: {error})") from error
 
 
 def _replace_file(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", text=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)

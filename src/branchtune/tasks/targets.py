@@ -76,9 +76,7 @@ def _wrong_value(task: Task, target: Tensor) -> str | None:
         return _wrong_normal(target)
     if task.target_kind == "depth":
         bad = (target <= 0) | (target >= MAX_DEPTH)
-        return _first(
-            bad, target, f"a depth is in metres, above 0 and below {MAX_DEPTH:g}, or NaN where unknown"
-        )
+        return _first(bad, target, f"a depth is in metres, above 0 and below {MAX_DEPTH:g}, or NaN where unknown")
     low, high = task.value_range
     bad = target.isinf() | (target < low) | (target > high)
     limits = f" and in [{low:g}, {high:g}]" if math.isfinite(high - low) else ""

@@ -56,13 +56,9 @@ class Task(ABC):
 
     def __init__(self, name: str, out_channels: int, weight: float = 1.0) -> None:
         if not isinstance(name, str) or not name or name in RESERVED_NAMES:
-            raise UserError(
-                f"a task cannot be named {name!r}: a sample uses the keys {RESERVED_NAMES} for itself"
-            )
+            raise UserError(f"a task cannot be named {name!r}: a sample uses the keys {RESERVED_NAMES} for itself")
         if not name.replace("_", "a").replace("-", "a").isalnum() or not name.isascii():
-            raise UserError(
-                f"task name {name!r}: use letters, digits, '_' and '-' only, it names parameters and files"
-            )
+            raise UserError(f"task name {name!r}: use letters, digits, '_' and '-' only, it names parameters and files")
         if out_channels < 1:
             raise UserError(f"task {name!r}: out_channels must be at least 1, got {out_channels}")
         if not weight >= 0 or weight == float("inf"):

@@ -1,0 +1,82 @@
+# Set up, run, test and check branchtune in a virtual environment of its own. `make help` lists the targets.
+#
+#   PYTHON=python3.12      the interpreter that creates the environment (default: python3)
+#   VENV=.venv             where the environment goes
+#   CONSTRAINTS=           install from the ranges of pyproject.toml instead of the pinned versions
+#   ARGS="-k tree -x"      more arguments for pytest, or for `branchtune demo`
+#   WORKERS=0              processes of the quick suite (default: 2; 0 runs it in one process)
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+WORKERS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+RUNTIME_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+INPUTS := pyproject.toml $(wildcard $(CONSTRAINTS))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-runtime demo test test-slow test-data check format
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: $(DEV_STAMP)  ## create the environment with the development tools
+	@echo "== ready: $(BIN)/branchtune, $(BIN)/pytest"
+
+demo: $(RUNTIME_STAMP)  ## set up, then run the demo: measure, plan, train, compare
+	@echo "== demo: branchtune demo $(ARGS)"
+	@$(BIN)/branchtune demo $(ARGS)
+
+# One thread per process: small tensors gain nothing from a second one, and processes would fight for the cores.
+test: $(DEV_STAMP)  ## set up, then run the quick tests
+	@echo "== test: quick suite, $(WORKERS) processes"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-slow: $(DEV_STAMP)  ## set up, then run the tests marked slow (full-size models, long runs)
+	@echo "== test-slow: tests marked slow"
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-data: $(DEV_STAMP)  ## set up, then run the tests marked data (real data or weights from outside the repository)
+	@echo "== test-data: tests marked data"
+	@$(BIN)/python -m pytest -m data $(ARGS)
+
+check: $(DEV_STAMP)  ## lint, verify the formatting and check the types
+	@echo "== check: ruff check"
+	@$(BIN)/ruff check .
+	@echo "== check: ruff format --check"
+	@$(BIN)/ruff format --check .
+	@echo "== check: mypy"
+	@$(BIN)/mypy
+
+format: $(DEV_STAMP)  ## format the code and apply the linter's safe fixes
+	@echo "== format: ruff check --fix, ruff format"
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "branchtune needs Python >= 3.10, but $(PYTHON) is $$($(PYTHON) -V 2>&1): name another, as in 'make setup PYTHON=python3.12'" >&2; exit 2; }
+	@echo "== setup: $$($(PYTHON) -V) environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) -m venv failed (Debian and Ubuntu: install python3-venv)" >&2; exit 2; }
+
+# The pins need Python 3.11. pip compiles bytecode on one core, so that step is left out and done on all of them.
+define install
+	@pins=$$($(BIN)/python -c 'import sys; print(sys.argv[1] if sys.version_info >= (3, 11) else "")' "$(CONSTRAINTS)"); \
+	echo "== setup: installing '$(1)' with $${pins:-no pinned versions} (a few minutes and 6 GB the first time)"; \
+	$(PIP) install --quiet --no-compile -e '$(1)' $${pins:+-c $$pins}
+	@echo "== setup: compiling bytecode"
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+endef
+
+$(RUNTIME_STAMP): $(INPUTS) | $(BIN)/pip
+	$(call install,.)
+	@touch $@
+
+$(DEV_STAMP): $(INPUTS) | $(BIN)/pip
+	$(call install,.[dev])
+	@touch $(RUNTIME_STAMP) $@

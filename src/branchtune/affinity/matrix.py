@@ -1,0 +1,222 @@
+"""`Affinity`: the measured T x T matrices, their errors, and what a planner needs to know of the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from branchtune.backbone.spec import BackboneSpec
+from branchtune.errors import UserError
+
+if TYPE_CHECKING:
+    import os
+
+    from torch import Tensor
+
+Normalize = Literal["none", "elementwise", "per_tensor"]
+Source = Literal["adapters", "weights"]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AffinityCost:
+    """What a measurement cost; one pass is one image once through the backbone, forward or backward.
+
+    Attributes:
+        seconds: of the gradients.
+        images: images run forward for them.
+        gradients: images run backward for them, summed over tasks.
+        fit_seconds: of fitting the decoders first; 0 when they were given.
+        fit_images: images run forward for that (the frozen backbone needs no backward pass).
+    """
+
+    seconds: float = 0.0
+    images: int = 0
+    gradients: int = 0
+    fit_seconds: float = 0.0
+    fit_images: int = 0
+
+    @property
+    def passes(self) -> int:
+        return self.images + self.gradients + self.fit_images
+
+    def share(self, training_images: int) -> float:
+        """The measurement as a share of training an unbranched tree on `training_images` images.
+
+        Training runs every image once forward and once backward; a tree that forks costs more, so that the share
+        is at most this.
+        """
+        return self.passes / (2 * training_images)
+
+
+@dataclass(frozen=True, eq=False)
+class Affinity:
+    """Gradient similarity of every two tasks, from -1 (opposed) to 1 (the same direction).
+
+    Entry (t, t') is the expected similarity of the gradients of task t on one sample and of task t' on another one.
+    The diagonal is therefore not 1 but how much a task agrees with itself from sample to sample.
+
+    Attributes:
+        tasks: names, in the order of rows and columns.
+        overall: `[T, T]`, from the gradient with respect to all sites.
+        per_level: `[L, T, T]`, from the part of the gradient that belongs to the sites of each level.
+        overall_error: `[T, T]`, standard errors; NaN where unknown.
+        per_level_error: `[L, T, T]`.
+        spec: the traced backbone, whose levels the planner needs.
+        normalize: "none" (plain cosine), "elementwise" or "per_tensor".
+        source: gradients of the shared "adapters" at initialisation, or of the frozen "weights" of the adapted sites.
+        samples: labelled samples used, per task.
+        seeds: of the adapters' A, the decoders and the order of the data.
+        cost: what measuring cost.
+        decoders: the state of the decoders that were fitted, for training to start from; not stored in files.
+    """
+
+    tasks: tuple[str, ...]
+    overall: Matrix
+    per_level: Matrix
+    overall_error: Matrix
+    per_level_error: Matrix
+    spec: BackboneSpec
+    normalize: Normalize = "none"
+    source: Source = "adapters"
+    samples: Mapping[str, int] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    cost: AffinityCost = field(default_factory=AffinityCost)
+    decoders: Mapping[str, Tensor] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        count, levels = len(self.tasks), len(self.spec.levels)
+        if not count or len(set(self.tasks)) != count:
+            raise UserError(f"an affinity needs tasks with distinct names, got {list(self.tasks)}")
+        for name in ("overall", "per_level", "overall_error", "per_level_error"):
+            values = np.asarray(getattr(self, name), dtype=np.float64)
+            expected = (count, count) if name.startswith("overall") else (levels, count, count)
+            if values.shape != expected:
+                raise UserError(
+                    f"affinity: {name} has shape {values.shape}, expected {expected} "
+                    f"({count} tasks, {levels} levels)"
+                )
+            if not name.endswith("error") and not np.allclose(values, values.swapaxes(-1, -2), atol=1e-8):
+                raise UserError(f"affinity: {name} is not symmetric or not finite")
+            object.__setattr__(self, name, values)
+
+    @classmethod
+    def from_matrix(
+        cls,
+        tasks: Sequence[str],
+        overall: ArrayLike,
+        spec: BackboneSpec,
+        per_level: ArrayLike | None = None,
+    ) -> Affinity:
+        """An affinity from numbers of one's own, for planning by hand; errors are unknown.
+
+        Args:
+            overall: `[T, T]`, symmetric.
+            per_level: `[L, T, T]`; default: `overall` at every level.
+        """
+        matrix = np.asarray(overall, dtype=np.float64)
+        levels = np.stack([matrix] * len(spec.levels)) if per_level is None else np.asarray(per_level, np.float64)
+        return cls(tuple(tasks), matrix, levels, np.full_like(matrix, np.nan), np.full_like(levels, np.nan), spec)
+
+    def corrected(self, level: int | None = None) -> Matrix:
+        """The affinity without its attenuation by the noise of single samples: `[T, T]` in [-1, 1], diagonal 1.
+
+        For plain cosine, A[t, t'] = <m_t, m_t'> with m_t the mean unit gradient of task t, so that two tasks that agree
+        perfectly score only as high as each agrees with itself. A[t, t'] / sqrt(A[t, t] A[t', t']) is the cosine of
+        m_t and m_t': it compares levels and tasks of different noise. Where a diagonal is not above twice its standard
+        error the quotient would be noise, and the pair keeps its uncorrected value, near zero there.
+
+        Args:
+            level: of the level's matrix instead of the overall one.
+        """
+        matrix = self.overall if level is None else self.per_level[level]
+        error = np.diagonal(self.overall_error if level is None else self.per_level_error[level])
+        own = np.diagonal(matrix)
+        reliable = own > 2 * np.nan_to_num(error, nan=0.0, posinf=0.0)
+        scale = np.where(reliable, own, 1.0)
+        both = reliable[:, None] & reliable[None, :]
+        quotient = np.where(both, matrix / np.sqrt(np.outer(scale, scale)), matrix)
+        result = np.clip(quotient, -1.0, 1.0)
+        np.fill_diagonal(result, 1.0)
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary, with a format version; decoders are left out."""
+        from branchtune.affinity.store import affinity_to_json
+
+        return affinity_to_json(self)
+
+    @classmethod
+    def from_json(cls, data: str | dict[str, Any]) -> Affinity:
+        """The inverse of `to_json`; accepts the dictionary or its text.
+
+        Raises:
+            UserError: a newer format, or not an affinity.
+        """
+        from branchtune.affinity.store import affinity_from_json
+
+        return affinity_from_json(data)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to `path` as JSON, under a temporary name that is then renamed.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        from branchtune.affinity.store import save_affinity
+
+        save_affinity(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Affinity:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is missing, damaged, or of a newer format.
+        """
+        from branchtune.affinity.store import load_affinity
+
+        return load_affinity(path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Affinity) and self.to_json() == other.to_json()
+
+    def table(self, level: int | None = None) -> str:
+        """The overall matrix, or that of a level, in text: every entry with its standard error."""
+        matrix = self.overall if level is None else self.per_level[level]
+        error = self.overall_error if level is None else self.per_level_error[level]
+        cells = [
+            ["", *self.tasks],
+            *(
+                [task, *(_cell(value, e) for value, e in zip(matrix[i], error[i], strict=True))]
+                for i, task in enumerate(self.tasks)
+            ),
+        ]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return "\n".join(
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells
+        )
+
+    def __str__(self) -> str:
+        samples = sorted(set(self.samples.values()))
+        counted = f", {' to '.join(map(str, {samples[0]: 0, samples[-1]: 0}))} samples per task" if samples else ""
+        kind = {"none": "cosine", "elementwise": "element-wise cosine", "per_tensor": "per-tensor cosine"}
+        lines = [
+            f"affinity on {self.spec.name}: {kind[self.normalize]} of gradients of the {self.source} "
+            f"between different samples{counted}",
+            self.table(),
+        ]
+        if self.cost.passes:
+            lines.append(
+                f"cost: {self.cost.seconds + self.cost.fit_seconds:.1f} s, as many passes as training on "
+                f"{self.cost.passes / 2:,.0f} images"
+            )
+        return "\n".join(lines)
+
+
+def _cell(value: float, error: float) -> str:
+    return f"{value:.3f}" if np.isnan(error) else f"{value:.3f} ±{error:.3f}"

@@ -1,0 +1,47 @@
+"""What the commands that take a configuration have in common: `CONFIG`, overrides, `--quiet`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from branchtune.errors import UserError
+from branchtune.settings import Settings, config_parser, parse
+
+
+def configured(command: str, text: str, argv: Sequence[str], **options: Any) -> tuple[Settings, Namespace]:
+    """Parse `branchtune COMMAND CONFIG [--key value ...]`.
+
+    Args:
+        command: its name.
+        text: what it does, for the help.
+        argv: the arguments after the command; a first one without dashes is the configuration file.
+        options: further options of the command, as keyword arguments of `add_argument` by option name.
+
+    Returns:
+        The settings, and a namespace with `quiet` and the further options.
+    """
+    parser = config_parser(prog=f"branchtune {command}", usage=f"branchtune {command} CONFIG [--key value ...]", description=text)
+    parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
+    parser.add_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
+    for name, keywords in options.items():
+        parser.add_argument(f"--{name}", **keywords)
+    arguments = list(argv)
+    if arguments and not arguments[0].startswith("-"):
+        arguments.insert(0, "--config")
+    if not arguments:
+        raise UserError(f"branchtune {command} needs a configuration file: see configs/ for examples")
+    namespace = parse(parser, arguments)
+    chosen = Namespace({name: namespace.pop(name) for name in ("quiet", "print_config", *options)})
+    settings = Settings(_without(command, options), namespace)
+    if chosen.print_config:
+        print(settings.text(), end="")
+        raise SystemExit(0)
+    return settings, chosen
+
+
+def _without(command: str, options: dict[str, Any]) -> ArgumentParser:
+    """A parser of the configuration alone: the command's own options are no part of a run."""
+    return config_parser()

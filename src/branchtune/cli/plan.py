@@ -1,0 +1,43 @@
+"""`branchtune plan AFFINITY`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from branchtune.adapters.adapter import Adapter
+from branchtune.adapters.lora import LoRA
+from branchtune.atomic import write_json
+from branchtune.settings import parse
+
+TEXT = """Choose a tree from a measured affinity and print what every node costs.
+AFFINITY is a run directory or an affinity.json. Give --groups, --budget or --budget_params."""
+
+
+def run(argv: Sequence[str]) -> None:
+    parser = ArgumentParser(exit_on_error=False, prog="branchtune plan", description=TEXT)
+    parser.add_argument("affinity", type=str, help="run directory or affinity.json")
+    parser.add_argument("--groups", type=list[int] | None, default=None, help="number of groups per level")
+    parser.add_argument("--budget", type=float | None, default=None, help="work as a multiple of one backbone pass")
+    parser.add_argument("--budget_params", type=int | None, default=None, help="adapter parameters")
+    parser.add_argument("--adapter", type=Adapter, default=LoRA(), help="the adapter family")
+    parser.add_argument("--out", type=str | None, default=None, help="also write the tree to this JSON file")
+    options = parser.instantiate(parse(parser, argv))
+    from branchtune.affinity import Affinity
+    from branchtune.planning import describe_plan, plan
+
+    path = Path(options.affinity)
+    affinity = Affinity.load(path / "affinity.json" if path.is_dir() else path)
+    tree = plan(
+        affinity,
+        adapter=options.adapter,
+        groups=options.groups,
+        budget=options.budget,
+        budget_params=options.budget_params,
+    )
+    print(affinity)
+    print(describe_plan(tree, affinity.spec, options.adapter))
+    if options.out:
+        write_json(Path(options.out), tree.to_json())

@@ -1,0 +1,167 @@
+"""The configuration of a run: the dataclasses behind every YAML file and command-line key (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from branchtune.adapters.adapter import Adapter
+from branchtune.adapters.lora import LoRA
+from branchtune.data.augmentation import Augmentation
+from branchtune.decoders.decoder import Decoder
+from branchtune.decoders.light import LightDecoder
+from branchtune.tasks.task import Task
+from branchtune.training.schedule import Schedule
+from branchtune.training.task_optimizer import TaskOptimizer
+from branchtune.training.weighted_sum import WeightedSum
+
+Method = Literal["branched", "shared", "separate", "decoders", "full"]
+
+
+@dataclass
+class BackboneConfig:
+    """The frozen backbone.
+
+    Args:
+        name: a timm model name, or `scenes_swin`, the small Swin whose weights ship with the package.
+        pretrained: load timm's weights (from the hub's cache or the network).
+        checkpoint: a local weight file to load instead.
+        levels: where the tree may fork: `natural`, `after_merging`, or a list of module names (`first:last` for runs).
+        kwargs: further arguments of timm.create_model.
+    """
+
+    name: str = "scenes_swin"
+    pretrained: bool = True
+    checkpoint: str | None = None
+    levels: str | list[str] = "natural"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DataConfig:
+    """Images and labels.
+
+    Args:
+        kind: `scenes` (rendered) or `nyud` (a folder in the NYUD_MT layout).
+        root: folder of the data set; not used by scenes.
+        image_size: height and width of the network's input, in pixels.
+        train_size: number of training images; required for scenes, a limit elsewhere (null: all).
+        val_size: likewise for validation images.
+        test_size: likewise for the images that results are computed on, where the data set has such a split.
+        seed: of the scenes.
+        batch_size: images per step.
+        eval_batch_size: images per evaluation step.
+        workers: loader processes; 0 loads in the training process.
+        cache: keep decoded samples in memory.
+        augmentation: random changes of training samples; null for none.
+    """
+
+    kind: Literal["scenes", "nyud"] = "scenes"
+    root: str | None = None
+    image_size: tuple[int, int] = (128, 128)
+    train_size: int | None = None
+    val_size: int | None = None
+    test_size: int | None = None
+    seed: int = 0
+    batch_size: int = 16
+    eval_batch_size: int = 32
+    workers: int = 0
+    cache: bool = True
+    augmentation: Augmentation | None = None
+
+
+@dataclass
+class DecoderFitConfig:
+    """Fitting the decoders on the frozen backbone, before affinity is measured; the fit starts the training.
+
+    Args:
+        steps: optimiser steps; 0 starts from random decoders.
+        lr: of AdamW.
+    """
+
+    steps: int = 200
+    lr: float = 1e-3
+
+
+@dataclass
+class AffinityConfig:
+    """Measuring which tasks pull the shared parameters in the same direction.
+
+    Args:
+        samples: training images whose gradients are compared.
+        batch_size: images per pass.
+        normalize: `none` (plain cosine), `elementwise` or `per_tensor`.
+        source: gradients of the shared `adapters` at initialisation, or of the frozen `weights`.
+    """
+
+    samples: int = 128
+    batch_size: int = 16
+    normalize: Literal["none", "elementwise", "per_tensor"] = "none"
+    source: Literal["adapters", "weights"] = "adapters"
+
+
+@dataclass
+class TreeConfig:
+    """How the tree is chosen; set exactly one of groups, budget (with or without budget_params) and levels.
+
+    Args:
+        groups: number of groups per level, e.g. [1, 1, 2, 4].
+        budget: backbone and adapter work as a multiple of one plain backbone pass, e.g. 1.6.
+        budget_params: adapter parameters.
+        levels: the tree by hand: per level a list of groups, each a list of task names.
+    """
+
+    groups: list[int] | None = None
+    budget: float | None = None
+    budget_params: int | None = None
+    levels: list[list[list[str]]] | None = None
+
+
+@dataclass
+class RunConfig:
+    """One run.
+
+    Args:
+        name: of the run; its directory is `output/name`.
+        output: folder of the runs.
+        seed: of weights, order of the data, augmentation and dropout.
+        method: `branched` (planned tree), `shared` (one adapter set), `separate` (one per task), `decoders` (backbone
+            frozen, no adapters), `full` (full fine-tuning of the backbone, no adapters).
+        tasks: by name.
+        backbone: the frozen backbone.
+        data: images and labels.
+        adapter: what is trained inside the backbone for each node of the tree.
+        decoder: of the dense tasks.
+        extras: shared parts of the backbone to train as well: norms, patch_embed, relative_position, patch_merging.
+        decoder_fit: fitting the decoders first.
+        affinity: measuring the tasks' affinity.
+        tree: choosing the tree.
+        optimizer: how the tasks' losses become one update.
+        schedule: of the learning rate.
+        trainer: arguments of lightning.Trainer, e.g. max_epochs, precision, gradient_clip_val, accelerator.
+        early_stopping: stop after this many epochs without a better score; null for never.
+        evaluate: the checkpoint that results are computed from: `last`, or the `best` on the validation split.
+        reference: a file written by `branchtune reference`, which delta_m divides by; null for none.
+        loggers: Lightning loggers by class name, beside metrics.csv.
+    """
+
+    tasks: dict[str, Task]
+    name: str = "run"
+    output: str = "runs"
+    seed: int = 0
+    method: Method = "branched"
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    adapter: Adapter = field(default_factory=LoRA)
+    decoder: Decoder = field(default_factory=LightDecoder)
+    extras: list[str] = field(default_factory=list)
+    decoder_fit: DecoderFitConfig = field(default_factory=DecoderFitConfig)
+    affinity: AffinityConfig = field(default_factory=AffinityConfig)
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    optimizer: TaskOptimizer = field(default_factory=WeightedSum)
+    schedule: Schedule = field(default_factory=Schedule)
+    trainer: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 10})
+    early_stopping: int | None = None
+    evaluate: Literal["last", "best"] = "last"
+    reference: str | None = None
+    loggers: list[str] = field(default_factory=lambda: ["TensorBoardLogger"])

@@ -1,0 +1,100 @@
+"""Configuration -> data sets and loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader
+
+from branchtune.config import DataConfig
+from branchtune.data.collate import Collate
+from branchtune.data.sampling import EpochSampler
+from branchtune.errors import UserError
+from branchtune.progress import Reporter
+from branchtune.tasks.task import Task
+
+
+class SampleSource(Sized, Protocol):
+    def __getitem__(self, index: int | tuple[int, int], /) -> dict[str, Any]: ...
+
+
+def make_dataset(
+    config: DataConfig, split: str, tasks: Sequence[Task], mean: Sequence[float], std: Sequence[float], seed: int
+) -> SampleSource:
+    """The samples of one split, `train`, `val` or `test`; NYUD has no test split of its own and gives its val.
+
+    Args:
+        mean, std: the backbone's normalisation.
+        seed: of the augmentation.
+
+    Raises:
+        UserError: the configuration or the files do not fit.
+    """
+    limits = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
+    if config.kind == "scenes":
+        return _scenes(config, split, limits[split], tasks, mean, std)
+    from branchtune.data.nyud import NYUD
+
+    if config.root is None:
+        raise UserError("data.root is not set: give the folder of the NYUD_MT package (--data.root FOLDER)")
+    augmentation = config.augmentation if split == "train" else None
+    dataset = NYUD(
+        config.root,
+        "train" if split == "train" else "val",
+        tasks,
+        tuple(config.image_size),
+        mean=mean,
+        std=std,
+        augmentation=augmentation,
+        seed=seed,
+        cache=config.cache,
+    )
+    dataset.ids = dataset.ids[: limits[split]]
+    return dataset
+
+
+def _scenes(
+    config: DataConfig,
+    split: str,
+    count: int | None,
+    tasks: Sequence[Task],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> SampleSource:
+    from branchtune.data.scenes.dataset import Scenes
+
+    if count is None:
+        raise UserError(f"data.{split}_size is not set: say how many scenes to render")
+    names = [task.name for task in tasks]
+    return Scenes(split, count, tuple(config.image_size), seed=config.seed, tasks=names, mean=mean, std=std)
+
+
+def prepare(dataset: SampleSource, reporter: Reporter, title: str) -> None:
+    """Do the work that the first epoch would otherwise pay for (rendering), with progress."""
+    render = getattr(dataset, "prepare", None)
+    if render is None:
+        return
+    with reporter.track(title, len(dataset)) as advance:
+        render(progress=advance)
+
+
+def train_loader(dataset: SampleSource, config: DataConfig, tasks: Sequence[Task], seed: int) -> DataLoader[Any]:
+    """Shuffled batches; order and augmentation of an epoch depend on (seed, epoch) alone."""
+    sampler = EpochSampler(len(dataset), config.batch_size, seed, shuffle=True, drop_last=True)
+    return _loader(dataset, sampler, config, tasks)
+
+
+def eval_loader(dataset: SampleSource, config: DataConfig, tasks: Sequence[Task]) -> DataLoader[Any]:
+    """Every sample once, in order."""
+    return _loader(dataset, EpochSampler(len(dataset), config.eval_batch_size, shuffle=False), config, tasks)
+
+
+def _loader(dataset: Any, sampler: EpochSampler, config: DataConfig, tasks: Sequence[Task]) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        collate_fn=Collate(tasks),
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+    )

@@ -1,0 +1,72 @@
+"""All tasks' metrics over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from branchtune.model import MultiTaskModel
+from branchtune.progress import Advance
+from branchtune.tasks.task import Task
+
+
+class TaskMetrics:
+    """The streaming metrics and the mean loss of a set of tasks."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self.tasks = {task.name: task for task in tasks}
+        self.reset()
+
+    def reset(self) -> None:
+        self.metrics = {name: task.metrics() for name, task in self.tasks.items()}
+        self.losses: dict[str, list[tuple[float, int]]] = {name: [] for name in self.tasks}
+
+    @torch.no_grad()
+    def update(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
+        """Count one batch; the samples of a task without label are skipped."""
+        for name, task in self.tasks.items():
+            labelled = task.labelled(batch[name])
+            count = int(labelled.sum())
+            if not count:
+                continue
+            output, target = outputs[name].detach().float().cpu(), batch[name].cpu()
+            self.losses[name].append((float(task.loss(output, target)), count))
+            for metric in self.metrics[name].values():
+                metric.update(output, target)
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Per task its metrics by name, and `loss`: the batches' mean, weighted by their labelled samples."""
+        result = {}
+        for name, metrics in self.metrics.items():
+            values = {key: float(metric.compute()) if metric.update_called else float("nan") for key, metric in metrics.items()}
+            counted = sum(count for _, count in self.losses[name])
+            mean = sum(loss * count for loss, count in self.losses[name]) / counted if counted else float("nan")
+            result[name] = {**values, "loss": mean}
+        return result
+
+
+@torch.no_grad()
+def evaluate(
+    model: MultiTaskModel, batches: Iterable[Mapping[str, Any]], advance: Advance | None = None
+) -> dict[str, dict[str, float]]:
+    """Metrics of every task over `batches`, in eval mode; the model's mode is restored."""
+    metrics = TaskMetrics(model.tasks.values())
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            metrics.update(model(batch["image"].to(device)), batch)
+            if advance:
+                advance()
+    finally:
+        model.train(training)
+    return metrics.compute()
+
+
+def headlines(results: Mapping[str, Mapping[str, float]], tasks: Mapping[str, Task]) -> dict[str, float]:
+    """Each task's headline metric."""
+    return {name: values[tasks[name].headline] for name, values in results.items()}

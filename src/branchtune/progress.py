@@ -1,0 +1,69 @@
+"""Progress of long steps: bars with the time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Advance(Protocol):
+    """Called after every unit of work; `detail` is shown beside the bar."""
+
+    def __call__(self, detail: str = "", /) -> None: ...
+
+
+class Reporter:
+    """Where messages and progress of a run go.
+
+    Args:
+        quiet: plain lines at the beginning and end of a step only, even on a terminal.
+        console: for tests; default the terminal.
+    """
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.bars = self.console.is_terminal and not quiet
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Advance]:
+        """A step of `total` units; yields what to call after each."""
+        if self.bars:
+            yield from self._bar(title, total)
+        else:
+            yield from self._lines(title, total)
+
+    def _bar(self, title: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            bar = progress.add_task(title, total=total, detail="")
+
+            def advance(detail: str = "", /) -> None:
+                progress.update(bar, advance=1, detail=detail)
+
+            yield advance
+
+    def _lines(self, title: str, total: int) -> Iterator[Advance]:
+        start, done = time.monotonic(), 0
+
+        def advance(detail: str = "", /) -> None:
+            nonlocal done
+            done += 1
+
+        yield advance
+        self.say(f"{title}: {done} of {total} in {time.monotonic() - start:.1f} s")

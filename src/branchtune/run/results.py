@@ -1,0 +1,149 @@
+"""What a run ends with: metrics, gains over the reference, parameters by owner, cost."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from branchtune.atomic import write_json
+from branchtune.config import RunConfig
+from branchtune.errors import UserError
+from branchtune.evaluation.delta_m import delta_m, relative_gains
+from branchtune.evaluation.evaluate import headlines
+from branchtune.evaluation.references import Reference
+from branchtune.model import MultiTaskModel
+from branchtune.run.manifest import hardware, versions
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Results:
+    """The numbers of one run; every one says what it counts.
+
+    Attributes:
+        headline: metric name by task; `higher_is_better`: its direction.
+        metrics: per task, all metrics and the loss.
+        parameters: by owner: adapters, extras, decoders, backbone (full fine-tuning), frozen.
+        macs: `backbone_plain` (one plain pass), `backbone` (with adapters and branches), `decoders`; per image.
+        ms_per_image: inference of all tasks.
+        reference: id of what `gains` and `delta_m` (percent) divide by, or None.
+        groups: groups per level.
+    """
+
+    name: str
+    method: str
+    seed: int
+    headline: dict[str, str]
+    higher_is_better: dict[str, bool]
+    metrics: dict[str, dict[str, float]]
+    parameters: dict[str, int]
+    macs: dict[str, int]
+    ms_per_image: float
+    train_seconds: float
+    reference: str | None
+    gains: dict[str, float] | None
+    delta_m: float | None
+    groups: list[int]
+    tree: dict[str, Any]
+    hardware: str
+    versions: dict[str, str]
+    format: int = field(default=FORMAT)
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        model: MultiTaskModel,
+        metrics: dict[str, dict[str, float]],
+        reference: Reference | None,
+        train_seconds: float,
+        cost: dict[str, Any],
+    ) -> Results:
+        directions = {name: task.higher_is_better for name, task in model.tasks.items()}
+        heads = headlines(metrics, model.tasks)
+        comparable = reference is not None and all(value == value for value in heads.values())
+        return cls(
+            name=config.name,
+            method=config.method,
+            seed=config.seed,
+            headline={name: task.headline for name, task in model.tasks.items()},
+            higher_is_better=directions,
+            metrics=metrics,
+            parameters=model.count_parameters(),
+            macs=cost["macs"],
+            ms_per_image=cost["ms_per_image"],
+            train_seconds=train_seconds,
+            reference=reference.id if reference else None,
+            gains=relative_gains(heads, reference.metrics, directions) if reference and comparable else None,
+            delta_m=delta_m(heads, reference.metrics, directions) if reference and comparable else None,
+            groups=list(model.tree.group_counts),
+            tree=model.tree.to_json(),
+            hardware=hardware(),
+            versions=versions(),
+        )
+
+    @property
+    def heads(self) -> dict[str, float]:
+        return {task: self.metrics[task][name] for task, name in self.headline.items()}
+
+    def save(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read `results.json`.
+
+        Raises:
+            UserError: it is missing, damaged or of a newer format.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}, is this a finished run?") from error
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: delete it, the run makes it again") from error
+        return cls.from_json(content, str(path))
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], name: str) -> Results:
+        if content.get("format", 0) > FORMAT:
+            raise UserError(f"{name} has format {content['format']}, this version reads {FORMAT}: update branchtune")
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise UserError(f"{name} is damaged: {error}") from error
+
+
+@torch.no_grad()
+def measure_cost(model: MultiTaskModel, config: RunConfig) -> dict[str, Any]:
+    """Multiply-accumulates by part, and milliseconds per image (median of five passes over a batch of eight)."""
+    device = next(model.parameters()).device
+    images = torch.zeros(8, 3, *config.data.image_size, device=device)
+    features = model.backbone(images[:1])
+    with FlopCounterMode(display=False) as counter:
+        for name, decoder in model.decoders.items():
+            decoder(features[name], tuple(config.data.image_size))
+    cost = model.cost()
+    macs = {"backbone_plain": cost.backbone_macs, "backbone": cost.macs, "decoders": counter.get_total_flops() // 2}
+    model(images)
+    times = []
+    for _ in range(5):
+        _synchronise(device)
+        start = time.perf_counter()
+        model(images)
+        _synchronise(device)
+        times.append(time.perf_counter() - start)
+    return {"macs": macs, "ms_per_image": 1000 * statistics.median(times) / len(images)}
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,161 @@
+"""What every phase of a run works with: backbone, tasks, data, reference, device."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from branchtune.backbone.source import create_backbone
+from branchtune.backbone.spec import BackboneSpec
+from branchtune.backbone.trace import trace_backbone
+from branchtune.config import RunConfig
+from branchtune.data.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
+from branchtune.errors import UserError
+from branchtune.evaluation.references import Reference
+from branchtune.model import MultiTaskModel
+from branchtune.progress import Reporter
+from branchtune.run.packaged import packaged_reference
+from branchtune.tree import TaskTree
+
+PHASES = ("decoders", "affinity", "train")
+
+
+class Workbench:
+    """Builds what a configuration names, each thing once and on first use."""
+
+    def __init__(self, config: RunConfig, reporter: Reporter) -> None:
+        self.config, self.reporter = config, reporter
+        self.tasks = list(config.tasks.values())
+
+    def seed(self, phase: str) -> None:
+        """Start a phase from random numbers of its own, so that skipping a finished phase changes nothing."""
+        value = int(np.random.SeedSequence(self.config.seed, spawn_key=(PHASES.index(phase),)).generate_state(1)[0])
+        random.seed(value)
+        torch.manual_seed(value)
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        wanted = self.config.backbone
+        torch.manual_seed(self.config.seed)
+        return create_backbone(
+            wanted.name,
+            pretrained=wanted.pretrained,
+            checkpoint=wanted.checkpoint,
+            **self._size_arguments(),
+            **wanted.kwargs,
+        )
+
+    def _size_arguments(self) -> dict[str, Any]:
+        """`img_size` where timm's constructor knows it: position embeddings and windows are made for one size."""
+        import inspect
+
+        import timm
+
+        name = self.config.backbone.name
+        if "img_size" in self.config.backbone.kwargs or name not in timm.list_models():
+            return {}
+        entrypoint = timm.model_entrypoint(name)
+        module = inspect.getmodule(entrypoint)
+        source = inspect.getsource(module) if module else ""
+        return {"img_size": tuple(self.config.data.image_size)} if "img_size" in source else {}
+
+    @cached_property
+    def spec(self) -> BackboneSpec:
+        levels = self.config.backbone.levels
+        return trace_backbone(self.backbone, levels, tuple(self.config.data.image_size))
+
+    @cached_property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The mean and standard deviation that the backbone was trained with."""
+        config = getattr(self.backbone, "pretrained_cfg", None) or {}
+        return tuple(config.get("mean", (0.485, 0.456, 0.406))), tuple(config.get("std", (0.229, 0.224, 0.225)))
+
+    def dataset(self, split: str) -> SampleSource:
+        dataset = make_dataset(self.config.data, split, self.tasks, *self.normalisation, self.config.seed)
+        prepare(dataset, self.reporter, f"prepare {split} images")
+        return dataset
+
+    @cached_property
+    def train_set(self) -> SampleSource:
+        return self.dataset("train")
+
+    @cached_property
+    def val_set(self) -> SampleSource:
+        return self.dataset("val")
+
+    def train_batches(self) -> DataLoader[Any]:
+        return train_loader(self.train_set, self.config.data, self.tasks, self.config.seed)
+
+    def val_batches(self) -> DataLoader[Any]:
+        return eval_loader(self.val_set, self.config.data, self.tasks)
+
+    def test_batches(self) -> DataLoader[Any]:
+        """What results are computed on: the test split where the data has one, else the validation split."""
+        if self.config.data.kind == "nyud":
+            return self.val_batches()
+        return eval_loader(self.dataset("test"), self.config.data, self.tasks)
+
+    def endless_batches(self) -> Iterator[Any]:
+        """Training batches, epoch after epoch."""
+        loader = self.train_batches()
+        epoch = 0
+        while True:
+            loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+            yield from loader
+            epoch += 1
+
+    def affinity_batches(self) -> DataLoader[Any]:
+        """Training batches of `affinity.batch_size` images, in an order of their own."""
+        data = dataclasses.replace(self.config.data, batch_size=self.config.affinity.batch_size)
+        return train_loader(self.train_set, data, self.tasks, self.config.seed + 1)
+
+    @cached_property
+    def device(self) -> torch.device:
+        wanted = str(self.config.trainer.get("accelerator", "auto"))
+        if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if wanted == "mps" else "cpu")
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """The single-task results that delta_m divides by.
+
+        Raises:
+            UserError: it misses a task.
+        """
+        if self.config.reference is None:
+            return None
+        packaged = packaged_reference(self.config.reference)
+        reference = packaged or Reference.load(self.config.reference)
+        missing = [task.name for task in self.tasks if task.name not in reference.metrics]
+        if missing:
+            raise UserError(f"reference {reference.id!r} has no value for task {missing[0]!r}: set --reference null")
+        return reference
+
+    def build(self, tree: TaskTree | None) -> MultiTaskModel:
+        """A model by the configuration's method; `tree` is the planned one where the method needs it."""
+        config = self.config
+        names, levels = [task.name for task in self.tasks], len(self.spec.levels)
+        adapted = config.method in ("branched", "shared", "separate")
+        if config.method == "separate":
+            tree = TaskTree.separate(names, levels)
+        elif config.method != "branched":
+            tree = None
+        return MultiTaskModel(
+            self.backbone,
+            self.tasks,
+            tree,
+            config.adapter if adapted else None,
+            config.decoder,
+            extras=config.extras if adapted else (),
+            train_backbone=config.method == "full",
+            spec=self.spec,
+        )

@@ -1,0 +1,154 @@
+"""The Lightning module: losses, one update per step, validation metrics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from branchtune.data.sampling import sample_generator
+from branchtune.errors import UserError
+from branchtune.evaluation.evaluate import TaskMetrics
+from branchtune.model import MultiTaskModel
+from branchtune.training.losses import check_finite, task_losses
+from branchtune.training.schedule import Schedule
+from branchtune.training.task_gradients import accumulate, clip_task_gradients, task_gradients
+from branchtune.training.task_optimizer import TaskOptimizer
+
+CHECKPOINT_FORMAT = 1
+
+
+class MultiTaskModule(L.LightningModule):
+    """Trains a `MultiTaskModel` on batches made by `Collate`.
+
+    Args:
+        model: the model.
+        optimizer: how the tasks' losses become one update. One that needs a gradient per task switches Lightning to
+            manual optimisation; clipping and accumulation are then done here, so that both keys mean the same.
+        schedule: of the learning rate, per optimiser step.
+        seed: dropout and drop-path of an epoch derive from (seed, epoch), so that a resumed run repeats them.
+        gradient_clip_val, accumulate_grad_batches: for manual optimisation only; otherwise the Trainer has them.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        optimizer: TaskOptimizer,
+        schedule: Schedule,
+        seed: int = 0,
+        gradient_clip_val: float | None = None,
+        accumulate_grad_batches: int = 1,
+    ) -> None:
+        super().__init__()
+        self.model, self.task_optimizer, self.schedule, self.seed = model, optimizer, schedule, seed
+        self.clip, self.accumulation = gradient_clip_val, accumulate_grad_batches
+        self.automatic_optimization = not optimizer.per_task_gradients
+        self.strict_loading = False
+        self.metrics = TaskMetrics(model.tasks.values())
+        self.train_losses: dict[str, list[Tensor]] = {}
+        self._gradients: dict[str, list[Tensor | None]] = {}
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(int(sample_generator(self.seed, self.current_epoch, 0).integers(2**62)))
+        self.train_losses = {}
+
+    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
+        losses = task_losses(self.model(batch["image"]), batch, self.model.tasks)
+        check_finite(losses, batch, self.global_step)
+        for name, loss in losses.items():
+            self.train_losses.setdefault(name, []).append(loss.detach())
+        weighted = {name: self.model.tasks[name].weight * loss for name, loss in losses.items()}
+        if not self.automatic_optimization:
+            self._manual_step(weighted, batch_index)
+            return None
+        return torch.stack(list(weighted.values())).sum() if weighted else None
+
+    def _manual_step(self, losses: Mapping[str, Tensor], batch_index: int) -> None:
+        optimizer: Any = self.optimizers()
+        parameters = optimizer.optimizer.parameters()
+        new = task_gradients({name: loss / self.accumulation for name, loss in losses.items()}, parameters)
+        accumulate(self._gradients, new)
+        last = self.trainer.is_last_batch
+        if (batch_index + 1) % self.accumulation and not last:
+            return
+        if self.clip:
+            clip_task_gradients(self._gradients, self.clip)
+        optimizer.optimizer.set_task_gradients(self._gradients)
+        optimizer.step()
+        self._gradients = {}
+        schedulers: Any = self.lr_schedulers()
+        schedulers.step()
+
+    def on_validation_epoch_start(self) -> None:
+        self.metrics.reset()
+
+    def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
+        self.metrics.update(self.model(batch["image"]), batch)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.task_optimizer.build(self.model)
+        total = int(self.trainer.estimated_stepping_batches)
+        epochs = max(1, self.trainer.max_epochs or 1)
+        scheduler = self.schedule.build(optimizer, max(1, total // epochs), total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Everything that training moves: trainable parameters and the decoders' buffers."""
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        state = self.model.state_dict()
+        moved = {name for name in state if name in trained or name.startswith("decoders.")}
+        if self.model.backbone.train_backbone:
+            moved |= set(state)
+        return {name: value for name, value in state.items() if name in moved}
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `trained_state`.
+
+        Raises:
+            UserError: other keys or shapes than this model trains.
+        """
+        expected = self.trained_state()
+        for name in [*expected, *state]:
+            if name not in state or name not in expected or state[name].shape != expected[name].shape:
+                raise UserError(f"the checkpoint is of another model: {name!r} does not fit, start a run of another name")
+        self.model.load_state_dict(dict(state), strict=False)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["branchtune"] = {
+            "format": CHECKPOINT_FORMAT,
+            "tree": copy.deepcopy(self.model.tree.to_json()),
+            "backbone": self.model.spec.name,
+        }
+        checkpoint["state_dict"] = self.trained_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_checkpoint(checkpoint, self.model)
+        self.load_trained_state(checkpoint["state_dict"])
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], model: MultiTaskModel) -> None:
+    """Refuse a checkpoint of another backbone, another tree or a newer format.
+
+    Raises:
+        UserError: which of them it is.
+    """
+    found = checkpoint.get("branchtune")
+    if not isinstance(found, dict) or "state_dict" not in checkpoint:
+        raise UserError("the checkpoint was not written by branchtune")
+    if found["format"] > CHECKPOINT_FORMAT:
+        raise UserError(f"the checkpoint has format {found['format']}, newer than {CHECKPOINT_FORMAT}: update branchtune")
+    if found["backbone"] != model.spec.name:
+        raise UserError(f"the checkpoint is of backbone {found['backbone']!r}, the model has {model.spec.name!r}")
+    if found["tree"] != model.tree.to_json():
+        raise UserError("the checkpoint is of another tree: start a run of another name for this one")
+
+
+def trainable_parameters(model: nn.Module) -> Sequence[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
