@@ -53,7 +53,7 @@ OUTPUTS = {
     "floor_texture": len(TEXTURES),
 }
 LABELS = (*OUTPUTS, "centres")
-LOSS_WEIGHTS = {"presence": 2.0, "centres": 8.0, "wall_texture": 0.3, "floor_texture": 0.3}
+LOSS_WEIGHTS = {"presence": 2.0, "centres": 8.0, "early_centres": 4.0, "wall_texture": 0.3, "floor_texture": 0.3}
 """Weights of the losses; 1 for the others."""
 
 
@@ -62,7 +62,10 @@ def create_backbone() -> nn.Module:
 
 
 class ImageLevelModel(nn.Module):
-    """The backbone with one linear head over pooled features, and one over each cell of the last 4x4 map for "centres"."""
+    """The backbone with a linear head over pooled features, and one over each cell of the last 4x4 map for "centres".
+
+    A second head reads "centres" off the third stage, so that the middle of the network learns sooner.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,20 +73,22 @@ class ImageLevelModel(nn.Module):
         width = self.backbone.num_features
         self.vector = nn.Linear(width, sum(OUTPUTS.values()))
         self.cells = nn.Linear(width, GRID_ROWS)
+        self.early_cells = nn.Conv2d(width // 2, GRID_ROWS, kernel_size=2, stride=2)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        features = self.backbone.forward_features(images)
+        features, (middle,) = self.backbone.forward_intermediates(images, indices=[2])
         vector = self.vector(features.mean((1, 2))).float()
         outputs = dict(zip(OUTPUTS, vector.split(list(OUTPUTS.values()), 1), strict=True))
         outputs["centres"] = self.cells(features).float().permute(0, 3, 1, 2).flatten(1)
+        outputs["early_centres"] = self.early_cells(middle).float().flatten(1)
         return outputs
 
 
 def losses(outputs: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for name, output in outputs.items():
-        target = labels[name]
-        if name in ("presence", "centres"):
+        target = labels["centres" if name == "early_centres" else name]
+        if name in ("presence", "centres", "early_centres"):
             found[name] = F.binary_cross_entropy_with_logits(output, target)
         elif name.endswith("texture"):
             found[name] = F.cross_entropy(output, target)
@@ -199,7 +204,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights, their card and the log")
     parser.add_argument("--images", type=int, default=18_000)
     parser.add_argument("--validation", type=int, default=1_000)
-    parser.add_argument("--steps", type=int, default=4_000)
+    parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=200)

@@ -201,3 +201,63 @@ CONTRACTS: Mapping[str, Contract] = {
         ),
     ]
 }
+
+TASKS = ("a", "b", "c", "d")
+
+TREES: Mapping[str, bt.TaskTree] = {
+    "1124": bt.TaskTree([[TASKS], [TASKS], [["a", "b"], ["c", "d"]], [["a"], ["b"], ["c"], ["d"]]]),
+    "interleaved": bt.TaskTree([[TASKS], [["a", "d"], ["b", "c"]], [["a", "d"], ["b", "c"]], [["a"], ["d"], ["b", "c"]]]),
+    "from_level_0": bt.TaskTree([[["b", "d"], ["a", "c"]], *[[["b"], ["d"], ["a", "c"]]] * 2, [[t] for t in TASKS]]),
+}
+
+
+def four_tasks() -> list[bt.Task]:
+    """Two dense tasks with a plain output, one that normalises it, and an image-level one."""
+    return [
+        bt.SemanticSegmentation("a", num_classes=3),
+        bt.Depth("b"),
+        bt.Normals("c"),
+        bt.ImageClassification("d", num_classes=5),
+    ]
+
+
+def grow(
+    contract: Contract,
+    backbone: nn.Module,
+    spec: Any,
+    tree: bt.TaskTree,
+    adapter: bt.Adapter | None,
+    **options: Any,
+) -> bt.MultiTaskModel:
+    """A model of the four tasks in eval mode with a small decoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return bt.MultiTaskModel(
+            backbone, four_tasks(), tree, adapter, bt.LightDecoder(dim=8, stride=8), spec=spec, **options
+        ).eval()
+
+
+def randomise(model: bt.MultiTaskModel, scale: float = 0.2) -> bt.MultiTaskModel:
+    """Random non-zero adapters, each of its own."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in model.backbone.adapters.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data.copy_(scale * noise)
+    return model
+
+
+def weighted_sum(outputs: Mapping[str, Tensor]) -> Tensor:
+    """A scalar on which every element of every output acts differently."""
+    generator = torch.Generator().manual_seed(4)
+    terms = []
+    for name in sorted(outputs):
+        output = outputs[name]
+        weights = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+        terms.append((weights * output).sum() / output.numel() ** 0.5)
+    return torch.stack(terms).sum()
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference relative to the largest magnitude of what is expected."""
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())

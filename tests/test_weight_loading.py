@@ -61,12 +61,20 @@ def test_position_embeddings_are_resampled_to_the_image_size_of_the_model(checkp
 
 
 def test_relative_position_tables_are_resampled_to_the_window_of_the_model(tmp_path: Path):
-    path = save(swin().state_dict(), tmp_path / "swin.safetensors")
+    state = swin().state_dict()
+    tables = sorted(key for key in state if key.endswith("relative_position_bias_table"))
+    offsets = torch.arange(-3.0, 4)
+    ramp = (offsets[:, None] + 10 * offsets[None]).reshape(49, 1)
+    for key in tables:
+        state[key] = ramp.expand_as(state[key])
     model = swin(window_size=8)
-    report = load_weights(model, path)
-    tables = [key for key in model.state_dict() if key.endswith("relative_position_bias_table")]
-    assert list(report.resampled) == sorted(tables)
-    assert len(tables) == 2
+    report = load_weights(model, save(state, tmp_path / "swin.safetensors"))
+    assert report.resampled == tuple(tables)
+    for key in tables:
+        table = model.state_dict()[key].reshape(15, 15, -1)
+        torch.testing.assert_close(table, -table.flip(0, 1))
+        assert (table.diff(dim=0) > 0).all()
+        assert (table.diff(dim=1) > 0).all()
 
 
 def test_buffers_of_older_files_are_explained(tmp_path: Path):
@@ -158,7 +166,7 @@ def test_what_has_no_explanation_stops_and_leaves_the_model_alone(
 
 def test_the_checkpoint_of_another_backbone_is_refused(checkpoint: Path):
     for model in (swin(), timm.create_model("resnet18"), vit(embed_dim=24)):
-        with pytest.raises(UserError, match="vit.safetensors: ") as caught:
+        with pytest.raises(UserError, match=r"vit\.safetensors: ") as caught:
             load_weights(model, checkpoint)
         assert "\n" not in str(caught.value)
 
@@ -187,7 +195,7 @@ class Trap:
     ("content", "message"),
     [
         ({"a": Trap()}, "damaged, or not a file of tensors"),
-        ([torch.ones(2)], "no dictionary of tensors"),
+        ([torch.ones(2)], "damaged, or not a file of tensors"),
         ({}, "no dictionary of tensors"),
         ({"a": 3}, "no dictionary of tensors"),
     ],
@@ -204,10 +212,10 @@ def test_a_file_of_anything_but_tensors_is_refused(
 
 
 def test_a_missing_file_and_an_unknown_format_are_named(tmp_path: Path):
-    with pytest.raises(UserError, match="nowhere.pth: no such checkpoint file"):
+    with pytest.raises(UserError, match=r"nowhere\.pth: no such checkpoint file"):
         load_weights(vit(), tmp_path / "nowhere.pth")
     (tmp_path / "weights.npz").touch()
-    with pytest.raises(UserError, match="weights.npz: unknown checkpoint format, use one of .safetensors"):
+    with pytest.raises(UserError, match=r"weights\.npz: unknown checkpoint format, use one of \.safetensors"):
         load_weights(vit(), tmp_path / "weights.npz")
 
 

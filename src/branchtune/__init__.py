@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from branchtune.adapters.bottleneck import Bottleneck
     from branchtune.adapters.lora import LoRA
     from branchtune.affinity import Affinity, measure_affinity
+    from branchtune.backbone.source import create_backbone
     from branchtune.backbone.trace import trace_backbone
     from branchtune.decoders.decoder import Decoder
     from branchtune.decoders.hrnet import HRNetDecoder
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
     from branchtune.tasks.saliency import Saliency
     from branchtune.tasks.semseg import SemanticSegmentation
     from branchtune.tasks.task import Task
+    from branchtune.training.adatask import AdaTask
+    from branchtune.training.weighted_sum import WeightedSum
     from branchtune.tree import TaskTree
 
 _MODULES = {
     "Adapter": "adapters.adapter",
+    "AdaTask": "training.adatask",
     "Affinity": "affinity",
     "Bottleneck": "adapters.bottleneck",
     "Decoder": "decoders.decoder",
@@ -54,6 +58,8 @@ _MODULES = {
     "Task": "tasks.task",
     "TaskTree": "tree",
     "UserError": "errors",
+    "WeightedSum": "training.weighted_sum",
+    "create_backbone": "backbone.source",
     "delta_m": "evaluation.delta_m",
     "measure_affinity": "affinity",
     "plan": "planning",
@@ -61,6 +67,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "AdaTask",
     "Adapter",
     "Affinity",
     "Bottleneck",
@@ -80,7 +87,9 @@ __all__ = [
     "Task",
     "TaskTree",
     "UserError",
+    "WeightedSum",
     "__version__",
+    "create_backbone",
     "delta_m",
     "measure_affinity",
     "plan",

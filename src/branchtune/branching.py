@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from branchtune.adapters.adapter import Adapter
+from branchtune.backbone.arguments import replace_arguments, tensor_arguments
 from branchtune.backbone.clone import clone_sharing_weights, keep_frozen_statistics
 from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.features import first_tensor, to_map
@@ -44,19 +45,20 @@ class Route:
     def of(cls, tree: TaskTree, tasks: Collection[str]) -> Route:
         tree.restrict(tasks)
         paths = {task: tree.path(task) for task in tasks}
-        groups = tuple(
-            tuple(sorted({path[level] for path in paths.values()})) for level in range(tree.num_levels)
-        )
+        groups = tuple(tuple(sorted({path[level] for path in paths.values()})) for level in range(tree.num_levels))
         parents: list[tuple[int, ...] | None] = []
         for level, active in enumerate(groups):
             above = (0,) if level == 0 else groups[level - 1]
             source = tuple(above.index(tree.parents(level)[group]) for group in active)
             parents.append(None if source == tuple(range(len(above))) else source)
         slot = {
-            task: tuple(groups[level].index(group) for level, group in enumerate(path))
-            for task, path in paths.items()
+            task: tuple(groups[level].index(group) for level, group in enumerate(path)) for task, path in paths.items()
         }
         return cls(groups, tuple(parents), slot)
+
+    def width(self, level: int) -> int:
+        """How many times the batch is folded at `level`; -1 is the stem."""
+        return 1 if level < 0 else len(self.groups[level])
 
 
 @dataclass
@@ -84,7 +86,8 @@ class BranchedBackbone(nn.Module):
         train_backbone: full fine-tuning: every weight trains (on a copy), BatchNorm included.
 
     Raises:
-        UserError: the tree's number of levels is not the backbone's; a tree that forks without adapters.
+        UserError: the tree's number of levels is not the backbone's; a tree that forks without adapters; a backbone
+            with gradient checkpointing switched on.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class BranchedBackbone(nn.Module):
             )
         if adapter is None and max(tree.group_counts) > 1:
             raise UserError("a tree that forks needs an adapter: without one all branches compute the same")
+        _refuse_checkpointing(backbone, spec)
         self.spec, self.tree, self.adapter = spec, tree, adapter
         self.train_backbone = train_backbone
         self.extra_names = extra_parameters(backbone, spec, extras)
@@ -114,6 +118,7 @@ class BranchedBackbone(nn.Module):
             self.sites = {site.name: site for site in adapter.select_sites(spec)}
             self._build_adapters(adapter)
         self._register_hooks()
+        self.train()
 
     def _build_adapters(self, adapter: Adapter) -> None:
         for node in self.tree.nodes():
@@ -129,9 +134,12 @@ class BranchedBackbone(nn.Module):
 
     def train(self, mode: bool = True) -> BranchedBackbone:
         super().train(mode)
+        self._keep_frozen_statistics()
+        return self
+
+    def _keep_frozen_statistics(self) -> None:
         if not self.train_backbone:
             keep_frozen_statistics(self.frozen)
-        return self
 
     def forward(
         self, images: Tensor, tasks: Collection[str] | None = None, inputs: Mapping[str, Any] | None = None
@@ -148,14 +156,21 @@ class BranchedBackbone(nn.Module):
         """
         route = Route.of(self.tree, self.tree.tasks if tasks is None else list(tasks))
         run = _Run(route, len(images))
+        self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
         token = _current_run.set(run)
         try:
             taps = self._run_backbone(images, run, dict(inputs or {}))
         finally:
             _current_run.reset(token)
         size = (images.shape[2], images.shape[3])
-        maps = [to_map(tap, level.feature, size) for tap, level in zip(taps, self.spec.levels, strict=True)]
         batch = len(images)
+        for level, tap in zip(self.spec.levels, taps, strict=True):
+            if len(tap) != route.width(level.index) * batch:
+                raise UserError(
+                    f"{self.spec.name} lost the branches before the end of level {level.index} ({level.end!r}): its code "
+                    "reshapes with a batch size from before the fork; choose other levels"
+                )
+        maps = [to_map(tap, level.feature, size) for tap, level in zip(taps, self.spec.levels, strict=True)]
         return {
             task: [m[slot * batch : (slot + 1) * batch] for m, slot in zip(maps, slots, strict=True)]
             for task, slots in route.slot.items()
@@ -180,7 +195,7 @@ class BranchedBackbone(nn.Module):
         for level in self.spec.levels:
             modules[level.start].register_forward_pre_hook(_Fork(level.index), with_kwargs=True)
         for name, site in self.sites.items():
-            modules[name].register_forward_hook(_Adapt(self, site))
+            modules[name].register_forward_hook(_Adapt(self, site), with_kwargs=True)
         if self.spec.feature_indices is None:
             for level in self.spec.levels:
                 last = level.index == len(self.spec.levels) - 1
@@ -198,15 +213,13 @@ class _Fork:
         parents = None if run is None else run.route.parents[self.level]
         if run is None or parents is None:
             return None
-        if args:
-            return (_gather(args[0], parents, run.batch), *args[1:]), kwargs
-        main = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
-        return args, {**kwargs, main: _gather(kwargs[main], parents, run.batch)}
+        stream, tensor = next(iter(tensor_arguments(args, kwargs).items()))
+        return replace_arguments(args, kwargs, {stream: _gather(tensor, parents, run.route.width(self.level - 1))})
 
 
-def _gather(folded: Tensor, parents: tuple[int, ...], batch: int) -> Tensor:
-    groups = folded.unflatten(0, (-1, batch))
-    return groups.index_select(0, torch.tensor(parents, device=folded.device)).flatten(0, 1)
+def _gather(folded: Tensor, parents: tuple[int, ...], groups: int) -> Tensor:
+    parts = folded.chunk(groups)
+    return torch.cat([parts[parent] for parent in parents])
 
 
 class _FoldSideInputs:
@@ -219,15 +232,17 @@ class _FoldSideInputs:
         run = _current_run.get()
         if run is None:
             return None
-        groups = len(run.route.groups[self.side.level])
-
-        def fold(key: int | str, value: Any) -> Any:
-            # Inside a block the side input arrives already folded from the block's own arguments.
-            if key not in self.side.rows or len(value) != self.side.rows[key] * run.batch:
-                return value
-            return value.repeat(groups, *[1] * (value.ndim - 1))
-
-        return tuple(fold(i, v) for i, v in enumerate(args)), {k: fold(k, v) for k, v in kwargs.items()}
+        level, rows = self.side.level, self.side.rows
+        groups, above = run.route.width(level), run.route.width(level - 1)
+        changed = {}
+        for key, value in tensor_arguments(args, kwargs).items():
+            if key not in rows or len(value) == groups * rows[key] * run.batch:
+                continue  # inside a block the side input arrives folded, from the block's own arguments
+            if len(value) == rows[key] * run.batch:
+                changed[key] = value.repeat(groups, *[1] * (value.ndim - 1))
+            elif len(value) == above * rows[key] * run.batch:
+                changed[key] = _gather(value, run.route.parents[level] or tuple(range(groups)), above)
+        return replace_arguments(args, kwargs, changed)
 
 
 class _Adapt:
@@ -236,13 +251,16 @@ class _Adapt:
     def __init__(self, owner: BranchedBackbone, site: Site) -> None:
         self.owner, self.site = (owner,), site
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         run, owner = _current_run.get(), self.owner[0]
         if run is None or owner.adapter is None:
             return None
         level = self.site.level
         nodes = [owner.node_adapters(level, group)[self.site.key] for group in run.route.groups[level]]
-        return owner.adapter.apply(self.site, nodes, args[0], output)
+        inputs = next(iter(tensor_arguments(args, kwargs).values()))
+        if isinstance(output, tuple):
+            return (owner.adapter.apply(self.site, nodes, inputs, output[0]), *output[1:])
+        return owner.adapter.apply(self.site, nodes, inputs, output)
 
 
 class _Tap:
@@ -258,3 +276,13 @@ class _Tap:
         run.taps.append(first_tensor(output))
         if self.stop:
             raise StopForward
+
+
+def _refuse_checkpointing(backbone: nn.Module, spec: BackboneSpec) -> None:
+    for module in backbone.modules():
+        for flag in ("grad_checkpointing", "gradient_checkpointing"):
+            if getattr(module, flag, False) is True:
+                raise UserError(
+                    f"{spec.name} has gradient checkpointing switched on, whose recomputation would run without the "
+                    "adapters: switch it off (backbone.set_grad_checkpointing(False))"
+                )

@@ -84,9 +84,7 @@ class MultiTaskModel(nn.Module):
     def adapter(self) -> Adapter | None:
         return self.backbone.adapter
 
-    def forward(
-        self, images: Tensor, tasks: Collection[str] | None = None, **inputs: Any
-    ) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, tasks: Collection[str] | None = None, **inputs: Any) -> dict[str, Tensor]:
         """All tasks, or a subset of them, in one pass; every shared prefix is computed once.
 
         Args:
@@ -147,6 +145,9 @@ def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"two tasks are named {repeated[0]!r}: give each its own name")
+    for name in names:
+        if hasattr(nn.ModuleDict, name):
+            raise UserError(f"a task cannot be named {name!r}, which is a method of torch's modules: rename it")
     return dict(zip(names, tasks, strict=True))
 
 
@@ -156,6 +157,4 @@ def _check_tree(tree: TaskTree, tasks: Mapping[str, Task]) -> None:
             raise unknown("task in the tree", name, tasks)
     missing = sorted(set(tasks) - set(tree.tasks))
     if missing:
-        raise UserError(
-            f"the tree misses task {missing[0]!r}: every task belongs to one group at every level"
-        )
+        raise UserError(f"the tree misses task {missing[0]!r}: every task belongs to one group at every level")

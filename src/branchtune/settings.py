@@ -100,7 +100,11 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _explain(parser: ArgumentParser, message: str) -> UserError:
     keys = sorted({action.dest for action in parser._actions if action.dest not in ("help", "config")})
-    for pattern in (r"unrecognized arguments: --([\w.\-]+)", r"[Kk]ey '([\w.\-]+)' is not expected", r"Option '(\w+)' is not"):
+    for pattern in (
+        r"unrecognized arguments: --([\w.\-]+)",
+        r"[Kk]ey '([\w.\-]+)' is not expected",
+        r"Option '(\w+)' is not",
+    ):
         found = re.search(pattern, message)
         if found:
             name = found.group(1)

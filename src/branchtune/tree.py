@@ -50,6 +50,8 @@ class TaskTree:
     levels: tuple[Partition, ...]
 
     def __init__(self, levels: Iterable[Iterable[Iterable[str]]]) -> None:
+        if isinstance(levels, str) or not isinstance(levels, Iterable):
+            raise UserError(f"a tree is a list of levels, each a list of groups of task names, not {levels!r}")
         object.__setattr__(self, "levels", tuple(_partition(i, groups) for i, groups in enumerate(levels)))
         if not self.levels:
             raise UserError("a tree needs at least one level")
@@ -119,10 +121,7 @@ class TaskTree:
             raise UserError(f"no task asked for: name at least one of {list(self.tasks)}")
         kept = set(wanted)
         return TaskTree(
-            [
-                [[t for t in group if t in kept] for group in groups if kept & set(group)]
-                for groups in self.levels
-            ]
+            [[[t for t in group if t in kept] for group in groups if kept & set(group)] for groups in self.levels]
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -164,15 +163,16 @@ def _indices(values: Sequence[int], wanted: int) -> list[int]:
 
 
 def _partition(level: int, groups: Iterable[Iterable[str]]) -> Partition:
-    if isinstance(groups, str):
-        raise UserError(
-            f"level {level} of the tree is the text {groups!r}: write a list of groups of task names"
-        )
+    if isinstance(groups, str) or not isinstance(groups, Iterable):
+        raise UserError(f"level {level} of the tree is {groups!r}: write a list of groups of task names")
     partition: list[Group] = []
     for group in groups:
         if isinstance(group, str):
             raise UserError(f"level {level} of the tree: group {group!r} is a text, write [{group!r}]")
-        members = tuple(sorted(group))
+        names = list(group) if isinstance(group, Iterable) else [group]
+        if not isinstance(group, Iterable) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"level {level} of the tree: group {group!r} is not a list of task names")
+        members = tuple(sorted(names))
         if not members:
             raise UserError(f"level {level} of the tree has an empty group")
         partition.append(members)

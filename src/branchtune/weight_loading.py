@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,16 @@ from branchtune.errors import UserError
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 #: buffers that a model computes from its own size, and counters that evaluation never reads
 _COMPUTED = ("relative_position_index", "attn_mask", "relative_coords_table", "num_batches_tracked")
-_UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.PickleError, SafetensorError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    AttributeError,
+    pickle.PickleError,
+    SafetensorError,
+)
 _USUAL_CLASSIFIERS = ("head", "fc", "classifier")
 
 
@@ -133,7 +143,8 @@ def _convert(model: nn.Module, stored: dict[str, Tensor], path: Path) -> dict[st
     if convert is None:
         return dict(stored)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's hints about timm's own code
             return convert(dict(stored), model)
     except Exception as error:
         raise UserError(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+# Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
+from typing_extensions import TYPE_CHECKING
 
 from branchtune.errors import UserError, unknown
 
@@ -50,9 +53,7 @@ class Adapter(ABC):
         """
 
 
-def match_sites(
-    sites: Sequence[Site], target_modules: str | Sequence[str], spec: BackboneSpec
-) -> tuple[Site, ...]:
+def match_sites(sites: Sequence[Site], target_modules: str | Sequence[str], spec: BackboneSpec) -> tuple[Site, ...]:
     """Sites chosen as PEFT's `target_modules` does: a regex over whole names, or a list of names or name endings.
 
     Raises:
@@ -60,6 +61,8 @@ def match_sites(
     """
     by_name = {site.name: site for site in sites}
     entries = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+    if not entries:
+        raise UserError("target_modules is empty: name at least one module, or leave it out for the default sites")
     chosen: set[str] = set()
     for entry in entries:
         matches = _matcher(entry, regex=isinstance(target_modules, str))
@@ -67,12 +70,8 @@ def match_sites(
         if not found:
             dead = [name for name in spec.dead if matches(name)]
             if dead:
-                raise UserError(
-                    f"target_modules {entry!r}: {dead[0]!r} cannot carry an adapter: {spec.dead[dead[0]]}"
-                )
-            raise unknown(
-                "target module", entry, {name.rpartition(".")[2] for name in by_name} | set(by_name)
-            )
+                raise UserError(f"target_modules {entry!r}: {dead[0]!r} cannot carry an adapter: {spec.dead[dead[0]]}")
+            raise unknown("target module", entry, {name.rpartition(".")[2] for name in by_name} | set(by_name))
         chosen |= found
     return tuple(site for site in sites if site.name in chosen)
 

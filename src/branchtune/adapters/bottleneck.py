@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+# Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
+from typing_extensions import TYPE_CHECKING
 
 from branchtune.adapters.adapter import Adapter, match_sites
 from branchtune.adapters.default_sites import default_block_sites

@@ -27,8 +27,7 @@ class BottleneckLayer(nn.Module):
     def adapt(site: Site, nodes: Sequence[BottleneckLayer], output: Tensor, activation: str) -> Tensor:
         """h + W_up act(W_down h + b) + b for every group: `[G * n, ...]` of the same shape."""
         down, down_bias, up, up_bias = (
-            torch.stack([getattr(node, name) for node in nodes])
-            for name in ("down", "down_bias", "up", "up_bias")
+            torch.stack([getattr(node, name) for node in nodes]) for name in ("down", "down_bias", "up", "up_bias")
         )
         h = output.movedim(site.channel_axis, -1)
         x = h.reshape(len(nodes), -1, site.out_channels)

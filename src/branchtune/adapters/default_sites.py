@@ -6,7 +6,30 @@ from branchtune.backbone.spec import BackboneSpec, Site
 from branchtune.errors import UserError
 
 PROJECTIONS = frozenset(
-    "qkv q k v kv q_proj k_proj v_proj out_proj query key value proj fc1 fc2 fc1_g fc1_x w1 w2 w3 w12 dense".split()
+    [
+        "qkv",
+        "q",
+        "k",
+        "v",
+        "kv",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "out_proj",
+        "query",
+        "key",
+        "value",
+        "proj",
+        "fc1",
+        "fc2",
+        "fc1_g",
+        "fc1_x",
+        "w1",
+        "w2",
+        "w3",
+        "w12",
+        "dense",
+    ]
 )
 SHORTCUTS = frozenset({"downsample", "shortcut", "skip"})
 
@@ -28,9 +51,7 @@ def default_layer_sites(spec: BackboneSpec) -> tuple[Site, ...]:
     if not chosen:
         reason = next(iter(spec.dead.items()), None)
         detail = f": {reason[0]!r} {reason[1]}" if reason else ""
-        raise UserError(
-            f"{spec.name} has no default site for an adapter{detail} (name others with target_modules)"
-        )
+        raise UserError(f"{spec.name} has no default site for an adapter{detail} (name others with target_modules)")
     return tuple(site for site in layers if site.name in chosen)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+# Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
+from typing_extensions import TYPE_CHECKING
 
 from branchtune.adapters.adapter import Adapter, match_sites
 from branchtune.adapters.default_sites import default_layer_sites
@@ -40,16 +43,14 @@ class LoRA(Adapter):
     rank_pattern: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "rank_pattern", {int(level): rank for level, rank in self.rank_pattern.items()}
-        )
+        object.__setattr__(self, "rank_pattern", {int(level): rank for level, rank in self.rank_pattern.items()})
         for rank in (self.r, *self.rank_pattern.values()):
             if rank < 1:
                 raise UserError(f"LoRA rank must be at least 1, got {rank}")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}")
-        if not math.isfinite(self.lora_alpha):
-            raise UserError(f"lora_alpha must be finite, got {self.lora_alpha}")
+        if not math.isfinite(self.lora_alpha) or self.lora_alpha == 0:
+            raise UserError(f"lora_alpha must be finite and not 0, got {self.lora_alpha}")
 
     def rank(self, site: Site) -> int:
         return self.rank_pattern.get(site.level, self.r)
@@ -81,11 +82,7 @@ class LoRA(Adapter):
 
         if site.kind == "linear" or _is_plain_pointwise(site):
             return lora_layers.LoRALinear(site, self.rank(site))
-        return (
-            lora_layers.KernelDelta(site)
-            if is_depthwise(site)
-            else lora_layers.LoRAConv(site, self.rank(site))
-        )
+        return lora_layers.KernelDelta(site) if is_depthwise(site) else lora_layers.LoRAConv(site, self.rank(site))
 
     def apply(self, site: Site, nodes: Sequence[Any], inputs: Tensor, output: Tensor) -> Tensor:
         from torch.nn.functional import dropout

@@ -97,8 +97,7 @@ class Affinity:
             expected = (count, count) if name.startswith("overall") else (levels, count, count)
             if values.shape != expected:
                 raise UserError(
-                    f"affinity: {name} has shape {values.shape}, expected {expected} "
-                    f"({count} tasks, {levels} levels)"
+                    f"affinity: {name} has shape {values.shape}, expected {expected} ({count} tasks, {levels} levels)"
                 )
             if not name.endswith("error") and not np.allclose(values, values.swapaxes(-1, -2), atol=1e-8):
                 raise UserError(f"affinity: {name} is not symmetric or not finite")

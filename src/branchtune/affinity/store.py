@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from branchtune.affinity.matrix import Affinity, AffinityCost, Matrix
-from branchtune.atomic import replace_file
+from branchtune.atomic import write_json
 from branchtune.backbone.spec_json import spec_from_json, spec_to_json
 from branchtune.errors import UserError
 
@@ -61,9 +61,7 @@ def affinity_from_json(data: str | dict[str, Any]) -> Affinity:
 
 
 def save_affinity(affinity: Affinity, path: str | os.PathLike[str]) -> None:
-    text = json.dumps(affinity_to_json(affinity), allow_nan=False) + "\n"
-    with replace_file(path) as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
+    write_json(path, affinity_to_json(affinity))
 
 
 def load_affinity(path: str | os.PathLike[str]) -> Affinity:

@@ -21,9 +21,7 @@ def first_tensor(output: object) -> Tensor:
     return output
 
 
-def feature_of(
-    raw: Tensor, backbone: nn.Module, image_size: tuple[int, int], channels: int | None
-) -> Feature:
+def feature_of(raw: Tensor, backbone: nn.Module, image_size: tuple[int, int], channels: int | None) -> Feature:
     """The layout of a level's raw output for one image, from its shape and what timm says of the backbone.
 
     Args:
@@ -43,9 +41,7 @@ def feature_of(
                 f"{image_size[0]}x{image_size[1]}: end the level elsewhere (levels=[...]) or use another image size"
             )
         return Feature(raw.shape[2], *grid, "NLC", prefix)
-    raise UserError(
-        f"a level's output has shape {tuple(raw.shape)}: expected [B, C, H, W], [B, H, W, C] or [B, N, C]"
-    )
+    raise UserError(f"a level's output has shape {tuple(raw.shape)}: expected [B, C, H, W], [B, H, W, C] or [B, N, C]")
 
 
 def to_map(raw: Tensor, feature: Feature, image_size: tuple[int, int]) -> Tensor:

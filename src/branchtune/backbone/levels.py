@@ -49,9 +49,8 @@ def _explicit(entry: str, modules: dict[str, nn.Module]) -> LevelBounds:
     start, _, end = entry.partition(":")
     for name in (start, end or start):
         if name not in modules or not name:
-            raise unknown(
-                "level (module of the backbone)", name, [n for n in modules if n.count(".") <= 1 and n]
-            )
+            depth = max(1, name.count("."))
+            raise unknown("level (module of the backbone)", name, [n for n in modules if n.count(".") <= depth and n])
     return LevelBounds(start, end or start)
 
 
@@ -90,11 +89,7 @@ def _first_sibling(end: str, before: str | None, modules: dict[str, nn.Module]) 
 
 def _after_merging(modules: dict[str, nn.Module]) -> tuple[LevelBounds, ...]:
     stages = sorted(
-        (
-            name.removesuffix(".blocks")
-            for name in modules
-            if name.startswith("layers.") and name.endswith(".blocks")
-        ),
+        (name.removesuffix(".blocks") for name in modules if name.startswith("layers.") and name.endswith(".blocks")),
         key=lambda name: int(name.split(".")[1]),
     )
     merged = [f"{stage}.downsample" for stage in stages[1:]]
@@ -102,6 +97,4 @@ def _after_merging(modules: dict[str, nn.Module]) -> tuple[LevelBounds, ...]:
         raise UserError(
             "levels='after_merging' needs a Swin backbone (layers.N.blocks and layers.N.downsample): use 'natural'"
         )
-    return tuple(
-        LevelBounds(f"{stage}.blocks", end) for stage, end in zip(stages, [*merged, stages[-1]], strict=True)
-    )
+    return tuple(LevelBounds(f"{stage}.blocks", end) for stage, end in zip(stages, [*merged, stages[-1]], strict=True))

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from branchtune.backbone.arguments import tensor_arguments
 from branchtune.backbone.features import first_tensor
 from branchtune.backbone.levels import LevelBounds
 from branchtune.errors import UserError
@@ -24,13 +25,18 @@ class StopForward(Exception):  # noqa: N818 - control flow, not an error
 
 @dataclass
 class Call:
-    """What one module saw: rows are the first dimension of its first tensor argument."""
+    """What one module saw: rows are the first dimension of its first tensor argument.
+
+    `level` is None, and `problem` says why, where the module does not run inside one level.
+    """
 
     level: int | None
+    problem: str | None
     rows: int
     input_shape: tuple[int, ...]
     fingerprint: Tensor
     side_rows: dict[int | str, int]
+    count: int = 1
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
     last_layer: str | None = None
 
@@ -87,43 +93,52 @@ class Recorder:
 
     def _before(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            tensors = tensor_arguments(args, kwargs)
             if self.level is None and self.awaiting < len(self.bounds):
                 start = self.bounds[self.awaiting].start
-                if start is None or start == name:
+                if start == name or (start is None and tensors):
                     self.level = self.awaiting
                     self.recording.starts[self.level] = name
             self.running.append(name)
-            self._note_call(name, args, kwargs)
+            if tensors:
+                self._note_call(name, tensors)
 
         return hook
 
-    def _note_call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tensors: dict[int | str, Tensor] = {
-            key: value
-            for key, value in [*enumerate(args), *kwargs.items()]
-            if isinstance(value, Tensor) and value.ndim
-        }
-        if not tensors:
-            return
+    def _note_call(self, name: str, tensors: dict[int | str, Tensor]) -> None:
         main = next(iter(tensors))
         known = self.recording.calls.get(name)
+        level = self._owning_level()
         if known is None:
             self.recording.order.append(name)
             self.recording.calls[name] = Call(
-                self.level,
+                level,
+                None if level is not None else "runs before the first level, once for all branches",
                 len(tensors[main]),
                 tuple(tensors[main].shape),
-                _fingerprint(tensors[main]),
+                fingerprint(tensors[main]),
                 {key: len(value) for key, value in tensors.items() if key != main},
             )
-        elif known.level != self.level:
-            known.level = None
+        else:
+            known.count += 1
+            self._check_level(known)
+
+    def _owning_level(self) -> int | None:
+        """The level that runs; what runs between two levels belongs to the one before, whose branches it sees."""
+        if self.level is None and self.awaiting > 0:
+            return self.awaiting - 1
+        return self.level
+
+    def _check_level(self, call: Call) -> None:
+        if call.level != self._owning_level():
+            call.level, call.problem = None, "runs in more than one level"
 
     def _after(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self.running.pop()
             call = self.recording.calls.get(name)
             if call is not None:
+                self._check_level(call)
                 value = output[0] if isinstance(output, tuple | list) and output else output
                 if isinstance(value, Tensor):
                     call.output_shapes.append(tuple(value.shape))
@@ -140,10 +155,11 @@ class Recorder:
         return hook
 
     def count(self, macs: int) -> None:
-        if self.level is not None:
-            self.recording.level_macs[self.level] += macs
-        elif self.awaiting == 0:
+        level = self._owning_level()
+        if level is None:
             self.recording.stem_macs += macs
+        else:
+            self.recording.level_macs[level] += macs
 
 
 class _CountMacs(TorchDispatchMode):
@@ -161,7 +177,7 @@ class _CountMacs(TorchDispatchMode):
         return output
 
 
-def _fingerprint(tensor: Tensor) -> Tensor:
+def fingerprint(tensor: Tensor) -> Tensor:
     """Two numbers per row that change when the row does: `[rows, 2]`."""
     rows = tensor.detach().double().flatten(1) if tensor.ndim > 1 else tensor.detach().double()[:, None]
     return torch.stack([rows.mean(1), rows.square().mean(1)], dim=1)

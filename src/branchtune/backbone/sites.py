@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from torch import nn
@@ -11,24 +12,33 @@ from branchtune.backbone.spec import Site
 
 
 def classify_sites(
-    model: nn.Module, first: Recording, both: Recording
+    model: nn.Module, first: Recording, both: Recording, parameters: Collection[str]
 ) -> tuple[tuple[Site, ...], dict[str, str]]:
     """Split the layers of the levels into sites and dead layers.
 
     Args:
         first: the recording of one image.
         both: the recording of two images.
+        parameters: names of the parameters that the features depend on.
 
     Returns:
-        The sites in order of execution, and the reason for every layer inside the levels that cannot be one.
+        The sites in order of execution, and the reason for every layer that cannot be one.
     """
     modules = dict(model.named_modules())
-    sites, dead = [], {}
+    reached = {name.rpartition(".")[0] for name in parameters}
+    sites, dead, outside = [], {}, {}
     for name in both.order:
         call, pair = first.calls.get(name), both.calls[name]
         module = modules[name]
         is_layer = isinstance(module, nn.Linear | nn.Conv2d)
-        if call is None or call.level is None or not (is_layer or _is_block(call, module)):
+        if call is None or not (is_layer or _is_block(call, module)):
+            continue
+        if call.level is None:
+            if is_layer and call.problem:
+                outside[name] = call.problem
+            continue
+        if is_layer and not reached.intersection({name, f"{name}.parametrizations.weight"}):
+            dead[name] = "the features do not depend on it"
             continue
         if pair.rows != 2 * call.rows:
             if is_layer:
@@ -44,8 +54,7 @@ def classify_sites(
                 sites.append(_conv(name, module, call))
         else:
             sites.append(_block(name, modules, call))
-    dead |= _never_called(modules, both)
-    return tuple(sites), dead
+    return tuple(sites), dead | _never_called(modules, both) | outside
 
 
 def _is_block(call: Call, module: nn.Module) -> bool:
@@ -97,18 +106,32 @@ def _conv_problem(module: nn.Conv2d) -> str | None:
 
 def _block(name: str, modules: dict[str, nn.Module], call: Call) -> Site:
     assert call.level is not None and call.last_layer is not None
-    axis = 1 if isinstance(modules[call.last_layer], nn.Conv2d) and len(call.output_shapes[0]) == 4 else -1
+    axis = _channel_axis(call.output_shapes[0], modules[call.last_layer])
     channels = call.output_shapes[0][axis]
     return Site(name, call.level, "block", channels, channels, _positions(call, axis), channel_axis=axis)
 
 
+def _channel_axis(shape: tuple[int, ...], last_layer: nn.Module) -> int:
+    """Where the channels of a block's output are: where its last layer's are, unless the block moved them after it."""
+    if len(shape) != 4:
+        return -1
+    is_conv = isinstance(last_layer, nn.Conv2d)
+    channels = cast(Any, last_layer).out_channels if is_conv else cast(Any, last_layer).out_features
+    fitting = [axis for axis in (1, -1) if shape[axis] == channels]
+    return fitting[0] if len(fitting) == 1 else (1 if is_conv else -1)
+
+
 def _never_called(modules: dict[str, nn.Module], both: Recording) -> dict[str, str]:
-    """Layers of a module that ran inside a level whose own module did not: their code reads the weight directly."""
-    ran = {name for name, call in both.calls.items() if call.level is not None}
+    """Layers inside a module that ran in a level, whose own module did not: the code reads their weight directly."""
     return {
         name: "its module is never called: the code reads its weight directly"
         for name, module in modules.items()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-        and name not in both.calls
-        and name.rpartition(".")[0] in ran
+        if isinstance(module, nn.Linear | nn.Conv2d) and name not in both.calls and _runs_in_a_level(name, both)
     }
+
+
+def _runs_in_a_level(name: str, both: Recording) -> bool:
+    while name := name.rpartition(".")[0]:
+        if name in both.calls:
+            return both.calls[name].level is not None
+    return False

@@ -40,9 +40,7 @@ def spec_from_json(data: dict[str, Any]) -> BackboneSpec:
             }
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"not a description of a backbone ({type(error).__name__}: {error}): write it again"
-        ) from error
+        raise UserError(f"not a description of a backbone ({type(error).__name__}: {error}): write it again") from error
 
 
 def _level(data: dict[str, Any]) -> Level:

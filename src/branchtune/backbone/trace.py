@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from branchtune.backbone.clone import clone_sharing_weights
 from branchtune.backbone.features import feature_of, to_map
 from branchtune.backbone.levels import LevelBounds, resolve_levels
-from branchtune.backbone.recorder import Recorder, Recording
+from branchtune.backbone.recorder import Recorder, Recording, fingerprint
 from branchtune.backbone.sites import classify_sites
 from branchtune.backbone.spec import BackboneSpec, Feature, Level, SideInput
 from branchtune.errors import UserError
@@ -46,19 +46,22 @@ def trace_backbone(
     tensor = next(iter(backbone.parameters()), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, _image_channels(backbone), *size, generator=generator).to(tensor)
-    first = _record(model, bounds, images[:1], _repeat(example_inputs, 1))
+    # The caller may be inside no_grad; which parameters the features depend on is read from the autograd graph.
+    with torch.inference_mode(False), torch.enable_grad():
+        first = _record(model, bounds, images[:1], _repeat(example_inputs, 1))
     parameters = _reached_parameters(model, list(first.taps.values()))
     with torch.no_grad():
         second, both = (
             _record(model, bounds, images[rows], _repeat(example_inputs, len(rows))) for rows in ([1], [0, 1])
         )
+    _check_bounds(backbone, bounds, first, both)
     _check_batch(backbone, first, second, both, tolerance=1e-3 if tensor.dtype.itemsize >= 4 else 5e-2)
     features, indices = _features(model, bounds, first, images[:1], size)
     traced = tuple(
         Level(i, first.starts[i], bound.end, feature, first.level_macs[i])
         for i, (bound, feature) in enumerate(zip(bounds, features, strict=True))
     )
-    sites, dead = classify_sites(model, first, both)
+    sites, dead = classify_sites(model, first, both, parameters)
     if not sites:
         raise UserError(
             f"{type(backbone).__name__} has no layer that can carry an adapter between {bounds[0]} and {bounds[-1]}"
@@ -76,17 +79,16 @@ def trace_backbone(
     )
 
 
-def _record(
-    model: nn.Module, bounds: tuple[LevelBounds, ...], images: Tensor, inputs: dict[str, Tensor]
-) -> Recording:
+def _record(model: nn.Module, bounds: tuple[LevelBounds, ...], images: Tensor, inputs: dict[str, Tensor]) -> Recording:
     try:
         return Recorder(model, bounds).run(images, inputs)
     except UserError:
         raise
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         size = "x".join(map(str, images.shape[2:]))
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{type(model).__name__} cannot take images of {size}: {str(error).splitlines()[0]} "
+            f"{type(model).__name__} cannot take images of {size}: {reason} "
             "(choose another image_size, or create the backbone with img_size=)"
         ) from error
 
@@ -95,35 +97,51 @@ def _repeat(example_inputs: Mapping[str, Tensor] | None, times: int) -> dict[str
     inputs = {}
     for name, value in (example_inputs or {}).items():
         if value.shape[:1] != (1,):
-            raise UserError(
-                f"example input {name!r} has shape {tuple(value.shape)}: give it for one image (batch 1)"
-            )
+            raise UserError(f"example input {name!r} has shape {tuple(value.shape)}: give it for one image (batch 1)")
         inputs[name] = torch.cat([value] * times)
     return inputs
 
 
-def _check_batch(
-    backbone: nn.Module, first: Recording, second: Recording, both: Recording, tolerance: float
-) -> None:
+def _check_batch(backbone: nn.Module, first: Recording, second: Recording, both: Recording, tolerance: float) -> None:
     """Refuse a backbone in which one image of the batch changes what another gives, or moves."""
-    for name in both.order:
-        rows_a, rows_b, rows = (
-            r.calls[name].fingerprint if name in r.calls else None for r in (first, second, both)
-        )
-        if rows_a is None or rows_b is None or rows is None or len(rows) != len(rows_a) + len(rows_b):
+    for end, tap in both.taps.items():
+        if (len(first.taps[end]), len(tap)) != (1, 2):
+            raise UserError(f"{_name(backbone)}: the output of {end!r} does not have the batch as its first dimension")
+    recordings = (first, second, both)
+    inputs = [
+        (f"before {name!r}", [r.calls[name].fingerprint for r in recordings])
+        for name in both.order
+        if all(name in r.calls for r in recordings)
+    ]
+    outputs = [(f"in {end!r}", [fingerprint(r.taps[end]) for r in recordings]) for end in both.taps]
+    for place, (rows_a, rows_b, rows) in inputs + outputs:
+        if len(rows) != len(rows_a) + len(rows_b):
             continue
         expected = torch.cat([rows_a, rows_b])
         scale = expected.abs().max().clamp_min(1e-12)
         if not torch.allclose(rows / scale, expected / scale, rtol=0, atol=tolerance):
             raise UserError(
-                f"{_name(backbone)} mixes the images of a batch before {name!r}: branches are folded into the batch, "
+                f"{_name(backbone)} mixes the images of a batch {place}: branches are folded into the batch, "
                 "so every image must be computed on its own"
             )
-    for end in both.taps:
-        if len(both.taps[end]) != 2 * len(first.taps[end]):
+
+
+def _check_bounds(backbone: nn.Module, bounds: tuple[LevelBounds, ...], first: Recording, both: Recording) -> None:
+    """Refuse levels whose first or last module runs more than once, or whose first module does not see the batch."""
+    for index, bound in enumerate(bounds):
+        start = first.starts[index]
+        call, pair = first.calls.get(start), both.calls.get(start)
+        if both.starts[index] != start or call is None or pair is None or pair.rows != 2 * call.rows:
             raise UserError(
-                f"{_name(backbone)}: the output of {end!r} does not have the batch as its first dimension"
+                f"level {index} of {_name(backbone)} starts at {start!r}, which does not see the batch first: name "
+                "another module, levels=['first:last', ...]"
             )
+        for name in (start, bound.end):
+            if name in first.calls and first.calls[name].count > 1:
+                raise UserError(
+                    f"level {index} of {_name(backbone)}: {name!r} is called {first.calls[name].count} times; a level "
+                    "must begin and end at modules that are called once"
+                )
 
 
 def _features(

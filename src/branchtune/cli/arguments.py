@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from branchtune.errors import UserError
 from branchtune.settings import Settings, config_parser, parse
@@ -23,9 +23,10 @@ def configured(command: str, text: str, argv: Sequence[str], **options: Any) -> 
     Returns:
         The settings, and a namespace with `quiet` and the further options.
     """
-    parser = config_parser(prog=f"branchtune {command}", usage=f"branchtune {command} CONFIG [--key value ...]", description=text)
+    parser = config_parser(
+        prog=f"branchtune {command}", usage=f"branchtune {command} CONFIG [--key value ...]", description=text
+    )
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
-    parser.add_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     for name, keywords in options.items():
         parser.add_argument(f"--{name}", **keywords)
     arguments = list(argv)
@@ -34,14 +35,6 @@ def configured(command: str, text: str, argv: Sequence[str], **options: Any) -> 
     if not arguments:
         raise UserError(f"branchtune {command} needs a configuration file: see configs/ for examples")
     namespace = parse(parser, arguments)
-    chosen = Namespace({name: namespace.pop(name) for name in ("quiet", "print_config", *options)})
-    settings = Settings(_without(command, options), namespace)
-    if chosen.print_config:
-        print(settings.text(), end="")
-        raise SystemExit(0)
-    return settings, chosen
-
-
-def _without(command: str, options: dict[str, Any]) -> ArgumentParser:
-    """A parser of the configuration alone: the command's own options are no part of a run."""
-    return config_parser()
+    chosen = Namespace({name: namespace.pop(name) for name in ("quiet", *options)})
+    # The command's own options are no part of a run, hence a parser of the configuration alone.
+    return Settings(config_parser(), namespace), chosen

@@ -22,7 +22,11 @@ COMMANDS = {
 
 def usage() -> str:
     """The text of `branchtune --help`."""
-    lines = ["usage: branchtune COMMAND [...]", "", "Adapt one frozen vision backbone to many tasks with a tree of adapters."]
+    lines = [
+        "usage: branchtune COMMAND [...]",
+        "",
+        "Adapt one frozen vision backbone to many tasks with a tree of adapters.",
+    ]
     lines += ["", "commands:", *(f"  {name:<10} {text}" for name, text in COMMANDS.items())]
     lines += ["", "branchtune COMMAND --help explains a command; branchtune --version prints the version."]
     return "\n".join(lines)

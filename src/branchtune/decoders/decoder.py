@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+# Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
+from typing_extensions import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,13 +13,9 @@ from branchtune.decoders.resample import resize
 class HRNetModule(nn.Module):
     """See `HRNetDecoder`."""
 
-    def __init__(
-        self, channels: Sequence[int], out_channels: int, widths: Sequence[int], expansion: int
-    ) -> None:
+    def __init__(self, channels: Sequence[int], out_channels: int, widths: Sequence[int], expansion: int) -> None:
         super().__init__()
-        self.reductions = nn.ModuleList(
-            nn.Conv2d(c, w, 1, bias=False) for c, w in zip(channels, widths, strict=True)
-        )
+        self.reductions = nn.ModuleList(nn.Conv2d(c, w, 1, bias=False) for c, w in zip(channels, widths, strict=True))
         total = sum(widths)
         self.head = nn.Sequential(
             nn.Conv2d(total, expansion * total, 1),

@@ -41,7 +41,10 @@ class TaskMetrics:
         """Per task its metrics by name, and `loss`: the batches' mean, weighted by their labelled samples."""
         result = {}
         for name, metrics in self.metrics.items():
-            values = {key: float(metric.compute()) if metric.update_called else float("nan") for key, metric in metrics.items()}
+            values = {
+                key: float(metric.compute()) if metric.update_called else float("nan")
+                for key, metric in metrics.items()
+            }
             counted = sum(count for _, count in self.losses[name])
             mean = sum(loss * count for loss, count in self.losses[name]) / counted if counted else float("nan")
             result[name] = {**values, "loss": mean}

@@ -51,7 +51,12 @@ def rows(columns: Sequence[Column], reference: Reference | None) -> list[list[st
     blank = [""] if reference else []
     if reference is not None:
         found.append(["delta_m %", "0.00", *(_signed(c.results.delta_m) for c in columns)])
-    for label, owner in (("adapters", "adapters"), ("extras", "extras"), ("decoders", "decoders"), ("backbone", "backbone")):
+    for label, owner in (
+        ("adapters", "adapters"),
+        ("extras", "extras"),
+        ("decoders", "decoders"),
+        ("backbone", "backbone"),
+    ):
         settings = reference.settings.get("parameters", {}) if reference else {}
         values = [c.results.parameters[owner] for c in columns]
         if owner in ("adapters", "decoders") or any(values) or settings.get(owner):

@@ -115,7 +115,9 @@ class _Fit:
             self.bench.seed("affinity")
             wanted = self.config.affinity
             batches = self.bench.affinity_batches()
-            with self.reporter.track("measure affinity", len(self.bench.tasks) * -(-wanted.samples // wanted.batch_size)) as advance:
+            with self.reporter.track(
+                "measure affinity", len(self.bench.tasks) * -(-wanted.samples // wanted.batch_size)
+            ) as advance:
                 affinity = measure_affinity(
                     self.bench.backbone,
                     self.bench.tasks,
@@ -163,7 +165,9 @@ class _Fit:
         with self.reporter.track("evaluate", limit) as advance:
             metrics = evaluate(model, (batch for batch, _ in zip(batches, range(limit), strict=False)), advance)
         model.save_pretrained(self.run.file("model"))
-        results = Results.of(self.config, model, metrics, self.bench.reference, seconds, measure_cost(model, self.config))
+        results = Results.of(
+            self.config, model, metrics, self.bench.reference, seconds, measure_cost(model, self.config)
+        )
         results.save(self.run.file("results.json"))
         return results
 

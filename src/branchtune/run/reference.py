@@ -30,7 +30,11 @@ def train_reference(settings: Settings, seeds: Sequence[int], name: str, reporte
     for task in settings.config.tasks:
         for seed in seeds:
             single = settings.but(
-                tasks=[task], method="full", seed=seed, reference=None, name=f"{settings.config.name}/single-{task}-{seed}"
+                tasks=[task],
+                method="full",
+                seed=seed,
+                reference=None,
+                name=f"{settings.config.name}/single-{task}-{seed}",
             )
             runs.setdefault(task, []).append(fit(single, reporter))
     first = {task: results[0] for task, results in runs.items()}
@@ -41,7 +45,10 @@ def train_reference(settings: Settings, seeds: Sequence[int], name: str, reporte
         {
             "seeds": list(seeds),
             "values": values,
-            "parameters": {key: sum(r.parameters[key] for r in first.values()) for key in ("adapters", "extras", "decoders", "backbone")},
+            "parameters": {
+                key: sum(r.parameters[key] for r in first.values())
+                for key in ("adapters", "extras", "decoders", "backbone")
+            },
             "macs": {key: sum(r.macs[key] for r in first.values()) for key in ("backbone", "decoders")},
             "ms_per_image": sum(r.ms_per_image for r in first.values()),
             "train_seconds": sum(r.train_seconds for results in runs.values() for r in results),

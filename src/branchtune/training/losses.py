@@ -12,7 +12,9 @@ from branchtune.errors import UserError
 from branchtune.tasks.task import Task
 
 
-def task_losses(outputs: Mapping[str, Tensor], batch: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Tensor]:
+def task_losses(
+    outputs: Mapping[str, Tensor], batch: Mapping[str, Any], tasks: Mapping[str, Task]
+) -> dict[str, Tensor]:
     """The unweighted loss of every task that has a label in the batch.
 
     A task without any label contributes no loss and no gradient: it is absent from the result.

@@ -114,7 +114,9 @@ class MultiTaskModule(L.LightningModule):
         expected = self.trained_state()
         for name in [*expected, *state]:
             if name not in state or name not in expected or state[name].shape != expected[name].shape:
-                raise UserError(f"the checkpoint is of another model: {name!r} does not fit, start a run of another name")
+                raise UserError(
+                    f"the checkpoint is of another model: {name!r} does not fit, start a run of another name"
+                )
         self.model.load_state_dict(dict(state), strict=False)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -143,7 +145,9 @@ def check_checkpoint(checkpoint: Mapping[str, Any], model: MultiTaskModel) -> No
     if not isinstance(found, dict) or "state_dict" not in checkpoint:
         raise UserError("the checkpoint was not written by branchtune")
     if found["format"] > CHECKPOINT_FORMAT:
-        raise UserError(f"the checkpoint has format {found['format']}, newer than {CHECKPOINT_FORMAT}: update branchtune")
+        raise UserError(
+            f"the checkpoint has format {found['format']}, newer than {CHECKPOINT_FORMAT}: update branchtune"
+        )
     if found["backbone"] != model.spec.name:
         raise UserError(f"the checkpoint is of backbone {found['backbone']!r}, the model has {model.spec.name!r}")
     if found["tree"] != model.tree.to_json():

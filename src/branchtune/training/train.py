@@ -44,8 +44,10 @@ def train(
     """
     settings = dict(config.trainer)
     manual = {key: settings.pop(key) for key in MANUAL_KEYS if key in settings and config.optimizer.per_task_gradients}
-    if config.optimizer.per_task_gradients and "16" in str(settings.get("precision")) and "bf16" not in str(
-        settings.get("precision")
+    if (
+        config.optimizer.per_task_gradients
+        and "16" in str(settings.get("precision"))
+        and "bf16" not in str(settings.get("precision"))
     ):
         raise UserError("precision 16-mixed scales losses, which per-task gradients do not support: use bf16-mixed")
     module = MultiTaskModule(
@@ -58,7 +60,9 @@ def train(
     )
     checkpoints = directory / "checkpoints"
     last = checkpoints / "last.ckpt"
-    keeper = ModelCheckpoint(checkpoints, filename="best", monitor="score", mode="max", save_last=True, enable_version_counter=False)
+    keeper = ModelCheckpoint(
+        checkpoints, filename="best", monitor="score", mode="max", save_last=True, enable_version_counter=False
+    )
     callbacks: list[L.Callback] = [
         EpochProgress(reporter, f"train {directory.name}"),
         MetricsTable(directory / "metrics.csv", reference),

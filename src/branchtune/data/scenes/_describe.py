@@ -42,9 +42,9 @@ def image_labels(scene: Scene, hits: Hits, height: int, width: int) -> dict[str,
             ],
             np.float32,
         ),
-        "room": np.log(np.append(exit_box(camera.position, ahead, scene.size.astype(np.float32))[0], scene.size[2])).astype(
-            np.float32
-        ),
+        "room": np.log(
+            np.append(exit_box(camera.position, ahead, scene.size.astype(np.float32))[0], scene.size[2])
+        ).astype(np.float32),
         "light": light.astype(np.float32),
         "palette": np.concatenate([wall.colours[0], floor.colours[0]]).astype(np.float32),
         "wall_texture": np.array(TEXTURES.index(wall.texture)),

@@ -64,7 +64,9 @@ def _camera(scene: Scene) -> None:
     rng, size = scene.palette.rng, scene.size
     inset = rng.uniform(0.25, 0.7)
     x, y = rng.uniform(0.15, 0.85, 2) * size[:2]
-    x, y = (rng.choice([inset, size[0] - inset]), y) if rng.random() < 0.5 else (x, rng.choice([inset, size[1] - inset]))
+    x, y = (
+        (rng.choice([inset, size[0] - inset]), y) if rng.random() < 0.5 else (x, rng.choice([inset, size[1] - inset]))
+    )
     target = size[:2] * rng.uniform(0.35, 0.65, 2)
     yaw = atan2(target[1] - y, target[0] - x) + rng.normal(0, 0.2)
     pitch, roll = rng.uniform(-0.03, 0.45), rng.normal(0, 0.03)
@@ -127,7 +129,11 @@ def _wall_furniture(scene: Scene, floor: _Floor) -> None:
         elif name == "sofa":
             w, d, h = rng.uniform(0.8, 2.1), rng.uniform(0.75, 0.95), rng.uniform(0.36, 0.46)
         else:
-            w, d, h = rng.uniform(0.5, 1.5), rng.uniform(0.3, 0.55), rng.choice([0.5, 0.8, 1.4, 1.9]) * rng.uniform(0.9, 1.1)
+            w, d, h = (
+                rng.uniform(0.5, 1.5),
+                rng.uniform(0.3, 0.55),
+                rng.choice([0.5, 0.8, 1.4, 1.9]) * rng.uniform(0.9, 1.1),
+            )
         for _ in range(8):
             wall = int(rng.integers(4))
             at = rng.uniform(0, scene.size[1 if wall < 2 else 0])

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ._primitives import Floats
 from .classes import TEXTURES
 
+_PRIMARIES = np.array([0.0, 1 / 3, 2 / 3])
+
 
 @dataclass(slots=True)
 class Material:
@@ -94,7 +96,7 @@ class Palette:
         """A linear RGB colour mostly near the scene's hue, of brightness within `light` and saturation up to `chroma`."""
         hue = self.rng.random() if self.rng.random() < 0.3 else self.hue + self.spread * self.rng.uniform(-0.5, 0.5)
         value, saturation = self.rng.uniform(*light), chroma * self.rng.random()
-        wheel = 0.5 + 0.5 * np.cos(2 * np.pi * (hue - np.array([0.0, 1 / 3, 2 / 3])))
+        wheel = 0.5 + 0.5 * np.cos(2 * np.pi * (hue - _PRIMARIES))
         return value * (1 - saturation * (1 - wheel))
 
     def add(

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from math import cos, sin
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._materials import Material, Palette
-from ._primitives import Kind, Primitive
+from ._primitives import Kind, Primitive, Vector
 from .classes import CLASS, PART
-
-Vector = NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -99,9 +97,7 @@ class Builder:
         radius = (lower + upper) / 2
         self._add("frustum", centre, self.axes, (radius, radius, height / 2), material, part, (upper - lower) / height)
 
-    def capsule(
-        self, start: ArrayLike, end: ArrayLike, radius: float, material: int, part: str = "background"
-    ) -> None:
+    def capsule(self, start: ArrayLike, end: ArrayLike, radius: float, material: int, part: str = "background") -> None:
         a, b = self.world(start), self.world(end)
         length = float(np.linalg.norm(b - a))
         axes = _axes_along((b - a) / max(length, 1e-9))

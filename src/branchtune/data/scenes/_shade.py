@@ -16,24 +16,24 @@ def shade(scene: Scene, hits: Hits, height: int, width: int, rng: np.random.Gene
     albedo, specular, glow = _paint(scene, hits)
     origin = scene.camera.position.astype(np.float32)
     points = origin[:, None] + hits.depth * hits.rays
-    view = -hits.rays / np.sqrt(np.einsum("ij,ij->j", hits.rays, hits.rays))
+    view = -hits.rays / _length(hits.rays)
     # A little more light from above than from below, as in a room with a bright ceiling.
     radiance = scene.ambient.astype(np.float32)[:, None] * (0.8 + 0.3 * hits.normals[2])
     highlight = np.zeros(hits.depth.size, np.float32)
     for light in scene.lights:
         to_light = light.position.astype(np.float32)[:, None] - points
-        distance = np.sqrt(np.einsum("ij,ij->j", to_light, to_light))
+        distance = _length(to_light)
         to_light /= distance
-        cosine = np.einsum("ij,ij->j", to_light, hits.normals)
-        strength = cosine * lit(scene, light, points, cosine > 0)
+        cosine = _dot(to_light, hits.normals)
+        strength = cosine * lit(scene, light, to_light, distance, cosine > 0)
         if light.fades:
             strength = strength / (0.6 + distance * distance)
         radiance = radiance + light.colour.astype(np.float32)[:, None] * strength
         shiny = np.flatnonzero((specular > 0) & (strength > 0))
         if shiny.size:
             half = to_light[:, shiny] + view[:, shiny]
-            half /= np.sqrt(np.einsum("ij,ij->j", half, half))
-            gleam = np.einsum("ij,ij->j", half, hits.normals[:, shiny]).clip(0, 1) ** _GLOSS
+            half /= _length(half)
+            gleam = _dot(half, hits.normals[:, shiny]).clip(0, 1) ** _GLOSS
             highlight[shiny] += specular[shiny] * gleam * (strength[shiny] / np.maximum(cosine[shiny], 0.1))
     return _expose(albedo * (radiance + glow) + highlight, rng).reshape(3, height, width)
 
@@ -54,3 +54,11 @@ def _expose(radiance: Floats, rng: np.random.Generator) -> Floats:
     image = np.maximum(radiance * gain * tint, 0) ** np.float32(1 / rng.uniform(1.9, 2.4))
     noise = np.float32(rng.uniform(0.004, 0.03))
     return (image + noise * rng.standard_normal(image.shape, np.float32)).clip(0, 1)
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _length(a: Floats) -> Floats:
+    return np.sqrt(_dot(a, a))

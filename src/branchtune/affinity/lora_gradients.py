@@ -1,0 +1,115 @@
+"""Per-sample gradients of LoRA at initialisation from one backward pass per task.
+
+A zero added to every site's output receives the gradient of that output, g. With B = 0 only B has a gradient, and for
+sample i it is dB_i = s sum over positions of g (A x)^T, a product of two small matrices per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from branchtune.adapters.lora import LoRA
+from branchtune.adapters.lora_layers import KernelDelta, LoRAConv, LoRALinear
+from branchtune.affinity.gradients import Batch, Layout, PerSampleGradients, differentiate
+from branchtune.backbone.spec import Site
+from branchtune.model import MultiTaskModel
+
+
+class LoRAGradients(PerSampleGradients):
+    """The same gradients as `SampleLoop` over B and depthwise kernels, for a model whose adapter is LoRA.
+
+    Args:
+        model: in eval mode, every parameter frozen, tree shared, B = 0.
+    """
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        assert isinstance(model.adapter, LoRA)
+        self.model = model
+        modules = dict(model.backbone.frozen.named_modules())
+        self.probes = [
+            _Probe(site, cast(Any, model.backbone.node_adapters(site.level, 0)[site.key]), model.adapter)
+            for site in sorted(model.backbone.sites.values(), key=lambda site: site.level)
+        ]
+        # Prepended: the hook at the end of a level may stop the forward pass, and must read the probed output.
+        self.handles = [modules[probe.site.name].register_forward_hook(probe, prepend=True) for probe in self.probes]
+        self.layout = Layout(
+            len(model.spec.levels),
+            tuple(probe.site.level for probe in self.probes),
+            tuple(probe.size for probe in self.probes),
+        )
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def chunks(self, batch: Batch) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+        for probe in self.probes:
+            probe.calls.clear()
+        tasks = list(batch.targets)
+        outputs = self.model(batch.images, tasks, **batch.inputs)
+        zeros = [zero for probe in self.probes for _, zero in probe.calls]
+        gradients = {}
+        for name in tasks:
+            losses = [
+                self.model.tasks[name].loss(outputs[name][i : i + 1], batch.targets[name][i : i + 1])
+                for i in batch.labelled[name].nonzero()[:, 0].tolist()
+            ]
+            flow = iter(differentiate(torch.stack(losses).sum(), zeros, retain_graph=name != tasks[-1]))
+            parts = [
+                sum(probe.gradient(seen, next(flow), len(batch.images)) for seen, _ in probe.calls)
+                for probe in self.probes
+            ]
+            gradients[name] = torch.cat(parts, dim=1)
+        for probe in self.probes:
+            probe.calls.clear()
+        yield slice(0, len(batch.images)), gradients
+
+
+class _Probe:
+    """A forward hook that adds zeros to a site's output and keeps what dB needs of its input.
+
+    Attributes:
+        calls: per call of the site, A x (a depthwise site: x) and the zeros.
+    """
+
+    def __init__(self, site: Site, node: LoRALinear | LoRAConv | KernelDelta, adapter: LoRA) -> None:
+        self.site, self.node = site, node
+        if isinstance(node, KernelDelta):
+            self.scale, self.size = 1.0, node.kernel.numel()
+        else:
+            self.scale, self.size = adapter.scale(site), node.lora_B.numel()
+        self.calls: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        zero = torch.zeros_like(output, requires_grad=True)
+        self.calls.append((self._seen(args[0].detach()), zero))
+        return output + zero
+
+    def _seen(self, x: Tensor) -> Tensor:
+        if isinstance(self.node, KernelDelta):
+            return x.clone()
+        down = self.node.lora_A
+        if self.site.kind == "linear":
+            return x @ down.mT
+        kernel = down if down.ndim == 4 else down[:, :, None, None]
+        return F.conv2d(x, kernel, None, self.site.stride, self.site.padding, self.site.dilation, self.site.groups)
+
+    def gradient(self, seen: Tensor, flow: Tensor, batch: int) -> Tensor:
+        """`[B, size]`; the image is the slowest index of the rows, also where a layer sees windows."""
+        if self.site.kind == "linear":
+            per_sample = flow.reshape(batch, -1, flow.shape[-1]).mT @ seen.reshape(batch, -1, seen.shape[-1])
+            return self.scale * per_sample.flatten(1)
+        groups = self.site.groups
+        columns = self._columns(seen) if isinstance(self.node, KernelDelta) else seen.flatten(2)
+        per_group = columns.unflatten(1, (groups, -1))
+        return self.scale * (flow.flatten(2).unflatten(1, (groups, -1)) @ per_group.mT).flatten(1)
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """What every element of a depthwise kernel was multiplied with: `[B, C * kh * kw, positions]`."""
+        site = self.site
+        return F.unfold(x, site.kernel_size, site.dilation, site.padding, site.stride)

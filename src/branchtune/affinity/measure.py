@@ -1,0 +1,179 @@
+"""`measure_affinity`: fitted decoders -> per-sample gradients -> matrices with their errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from branchtune.adapters.adapter import Adapter
+from branchtune.adapters.lora import LoRA
+from branchtune.affinity.collect import Progress, collect
+from branchtune.affinity.estimator import Estimator
+from branchtune.affinity.gradients import (
+    PerSampleGradients,
+    SampleLoop,
+    adapter_parameters,
+    site_weights,
+)
+from branchtune.affinity.lora_gradients import LoRAGradients
+from branchtune.affinity.matrix import Affinity, AffinityCost, Normalize, Source
+from branchtune.affinity.mean_cosine import MeanCosine
+from branchtune.affinity.paired_similarity import PairedSimilarity
+from branchtune.backbone.spec import BackboneSpec
+from branchtune.decoder_fit import fit_decoders
+from branchtune.decoders.decoder import Decoder
+from branchtune.errors import UserError, unknown
+from branchtune.model import MultiTaskModel
+from branchtune.tasks.task import Task
+
+
+def measure_affinity(
+    backbone: nn.Module,
+    tasks: Sequence[Task],
+    loader: Iterable[Mapping[str, Any]],
+    *,
+    adapter: Adapter | None = None,
+    decoder: Decoder | None = None,
+    normalize: Normalize = "none",
+    source: Source = "adapters",
+    samples: int = 256,
+    decoder_steps: int = 200,
+    decoder_lr: float = 1e-3,
+    decoders: nn.ModuleDict | Mapping[str, Tensor] | None = None,
+    levels: str | list[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    example_inputs: Mapping[str, Tensor] | None = None,
+    spec: BackboneSpec | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Affinity:
+    """Which tasks pull the shared parameters in the same direction (arXiv 2509.19602, gradient similarity).
+
+    Gradients are those of one shared tree at initialisation, in eval mode, after the decoders were fitted on the frozen
+    backbone. The user's backbone is left as it was, and so is torch's random state.
+
+    Args:
+        backbone: see `MultiTaskModel`; the measurement runs on its device and in its precision.
+        tasks: the tasks to compare.
+        loader: batches `{"id", "image" [B, 3, H, W], "<task>": [B, ...]}` in random order; a task absent from a batch
+            has no label there. Its batch size bounds the memory.
+        adapter: the adapter family whose gradients are compared, default LoRA(); for "weights" it names the sites.
+        decoder: of the dense tasks.
+        normalize: "none": plain cosine over all pairs of different samples. "elementwise" and "per_tensor" divide both
+            gradients by |g| + |g'| first, over disjoint pairs.
+        source: gradients of the "adapters", or of the frozen "weights" at their sites (one sample at a time, slower).
+        samples: images to use; a loader that runs out gives fewer.
+        decoder_steps, decoder_lr: of fitting the decoders; 0 steps measure with random ones.
+        decoders: fitted decoders (`MultiTaskModel.decoders` or its state) instead of fitting.
+        levels, image_size, example_inputs, spec: see `MultiTaskModel`; a batch holds the values of `example_inputs`
+            under the same names.
+        seed: of adapters, decoders and a loader that shuffles with torch's global generator.
+        progress: called as `progress(step, done, total)`, with step "decoders" or "affinity".
+
+    Raises:
+        UserError: fewer than two labelled samples of a task, gradients that are not finite, decoders that do not fit.
+    """
+    for what, value, kind in (("normalize", normalize, Normalize), ("source", source, Source)):
+        if value not in get_args(kind):
+            raise unknown(what, value, get_args(kind))
+    if samples < 2:
+        raise UserError(f"samples={samples}: affinity compares different samples, use at least 2")
+    with _seeded(seed, backbone):
+        model = MultiTaskModel(
+            backbone,
+            tasks,
+            adapter=adapter or LoRA(),
+            decoder=decoder,
+            levels=levels,
+            image_size=image_size,
+            example_inputs=example_inputs,
+            spec=spec,
+        )
+        reference = next(backbone.parameters(), None)
+        if reference is not None:
+            model.to(reference.device, reference.dtype)
+        inputs = tuple(example_inputs or ())
+        fit_seconds, fit_images = _prepare_decoders(
+            model, loader, decoders, decoder_steps, decoder_lr, inputs, progress
+        )
+        model.eval().requires_grad_(False)
+        gradients = _gradients(model, source)
+        estimator: Estimator = (
+            MeanCosine(len(model.tasks), gradients.layout)
+            if normalize == "none"
+            else PairedSimilarity(len(model.tasks), gradients.layout, normalize)
+        )
+        start = time.perf_counter()
+        try:
+            images, counts = collect(model, gradients, estimator, loader, samples, inputs, progress)
+        finally:
+            gradients.close()
+    estimate = estimator.estimate()
+    _check_pairs(list(model.tasks), estimate.overall)
+    return Affinity(
+        tuple(model.tasks),
+        estimate.overall,
+        estimate.per_level,
+        estimate.overall_error,
+        estimate.per_level_error,
+        spec=model.spec,
+        normalize=normalize,
+        source=source,
+        samples=counts,
+        seeds=(seed,),
+        cost=AffinityCost(time.perf_counter() - start, images, sum(counts.values()), fit_seconds, fit_images),
+        decoders={name: value.detach().clone() for name, value in model.decoders.state_dict().items()},
+    )
+
+
+@contextmanager
+def _seeded(seed: int, backbone: nn.Module) -> Iterator[None]:
+    devices = {p.device for p in backbone.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(list(devices)):
+        torch.manual_seed(seed)
+        yield
+
+
+def _prepare_decoders(
+    model: MultiTaskModel,
+    loader: Iterable[Mapping[str, Any]],
+    decoders: nn.ModuleDict | Mapping[str, Tensor] | None,
+    steps: int,
+    lr: float,
+    inputs: Collection[str],
+    progress: Progress | None,
+) -> tuple[float, int]:
+    """Seconds and images of the fit."""
+    if decoders is not None:
+        state = decoders.state_dict() if isinstance(decoders, nn.Module) else decoders
+        try:
+            model.decoders.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"the decoders given do not fit these tasks and this backbone: {reason}") from error
+        return 0.0, 0
+    start = time.perf_counter()
+    report = (lambda step, losses: progress("decoders", step, steps)) if progress else None
+    images = fit_decoders(model, loader, steps, lr, on_step=report, inputs=inputs)
+    return time.perf_counter() - start, images
+
+
+def _gradients(model: MultiTaskModel, source: Source) -> PerSampleGradients:
+    if source == "weights":
+        return SampleLoop(model, site_weights(model))
+    if isinstance(model.adapter, LoRA):
+        return LoRAGradients(model)
+    return SampleLoop(model, adapter_parameters(model))
+
+
+def _check_pairs(tasks: Sequence[str], overall: Any) -> None:
+    for i, j in zip(*(overall != overall).nonzero(), strict=True):
+        raise UserError(
+            f"tasks {tasks[i]!r} and {tasks[j]!r} have no two different labelled samples to compare in the loader's "
+            "order: shuffle it"
+        )

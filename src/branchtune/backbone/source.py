@@ -1,0 +1,180 @@
+"""Where a backbone and its weights come from: create one by name, and remember how."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from branchtune.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from branchtune.weight_loading import WeightReport
+
+PACKAGED = "scenes_swin"
+_ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """How to create a backbone again.
+
+    Attributes:
+        name: what `create_backbone` takes, without the tag.
+        kwargs: the constructor's arguments where they differ from the defaults.
+        pretrained: whether the weights are those published under `name` and `tag`.
+        tag: which of timm's sets of weights, and of the image statistics that go with them.
+        checkpoint_file: name of the local file that the weights came from.
+        checkpoint_sha256: SHA-256 of that file.
+    """
+
+    name: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = True
+    tag: str | None = None
+    checkpoint_file: str | None = None
+    checkpoint_sha256: str | None = None
+
+    def __str__(self) -> str:
+        weights = f".{self.tag}" if self.tag else ""
+        arguments = "".join(f", {key}={value!r}" for key, value in self.kwargs.items())
+        origin = f", weights of {self.checkpoint_file}" if self.checkpoint_file else ""
+        return f"{self.name}{weights}{arguments}{origin}"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the weights can be had again; not so for a backbone that was created at random."""
+        return self.pretrained or self.checkpoint_file is not None
+
+    def create(self, *, pretrained: bool | None = None, checkpoint: str | Path | None = None) -> nn.Module:
+        """The same backbone again; see `create_backbone` for the arguments and errors."""
+        pretrained = self.pretrained if pretrained is None else pretrained
+        name = f"{self.name}.{self.tag}" if self.tag else self.name
+        return create_backbone(name, pretrained=pretrained, checkpoint=checkpoint, **self.kwargs)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def create_backbone(
+    name: str, *, pretrained: bool = True, checkpoint: str | Path | None = None, **kwargs: Any
+) -> nn.Module:
+    """Create a backbone without a classifier, and note on it where it comes from (`source_of`, `report_of`).
+
+    Args:
+        name: any name of timm's, with or without a tag, or "scenes_swin", a small Swin whose weights ship with
+            branchtune (128x128 images of procedural scenes).
+        pretrained: load the published weights; False leaves them random.
+        checkpoint: a local file to load instead, see `load_weights`.
+        kwargs: the model's constructor arguments, such as `img_size=`; `num_classes` is 0 unless given.
+
+    Raises:
+        UserError: an unknown name or tag, arguments that the model does not take, weights that cannot be loaded.
+    """
+    from branchtune.weight_loading import file_sha256, load_weights
+
+    download = pretrained and checkpoint is None and name != PACKAGED
+    if name == PACKAGED:
+        model = _build_packaged(kwargs)
+        file = _packaged(f"{PACKAGED}.safetensors") if pretrained and checkpoint is None else checkpoint
+    else:
+        _check_name(name, download)
+        model, file = _build(name, download, kwargs), checkpoint
+    model.branchtune_report = None if file is None else load_weights(model, file)
+    model.branchtune_source = BackboneSource(
+        name=name if name.startswith(_ELSEWHERE) else name.partition(".")[0],
+        kwargs=kwargs,
+        pretrained=pretrained and checkpoint is None,
+        tag=model.pretrained_cfg.get("tag") or None,
+        checkpoint_file=None if checkpoint is None else Path(checkpoint).name,
+        checkpoint_sha256=None if checkpoint is None else file_sha256(checkpoint),
+    )
+    return model
+
+
+def source_of(backbone: nn.Module) -> BackboneSource | None:
+    """What `create_backbone` noted, or for another timm model what its configuration tells; else None.
+
+    A model straight from timm does not know whether its weights were loaded, nor most of its constructor arguments
+    (`img_size` and `dynamic_img_size` show): the fingerprint of its weights must tell whether a new one is the same.
+    """
+    noted = getattr(backbone, "branchtune_source", None)
+    if isinstance(noted, BackboneSource):
+        return noted
+    cfg = getattr(backbone, "pretrained_cfg", None) or {}
+    if not cfg.get("architecture"):
+        return None
+    kwargs: dict[str, Any] = {}
+    size = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
+    if size is not None and tuple(size) != tuple(cfg["input_size"][1:]):
+        kwargs["img_size"] = list(size)
+    if getattr(backbone, "dynamic_img_size", False):
+        kwargs["dynamic_img_size"] = True
+    published = bool(cfg.get("hf_hub_id") or cfg.get("url"))
+    return BackboneSource(cfg["architecture"], kwargs, pretrained=published, tag=cfg.get("tag") or None)
+
+
+def report_of(backbone: nn.Module) -> WeightReport | None:
+    """What became of every key of the file that `create_backbone` loaded; None where timm loaded the weights."""
+    return getattr(backbone, "branchtune_report", None)
+
+
+def _build(architecture: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
+    import timm
+
+    try:
+        return timm.create_model(architecture, pretrained=pretrained, **{"num_classes": 0, **kwargs})
+    except Exception as error:
+        if pretrained:
+            _build(architecture, False, kwargs)
+            raise UserError(
+                f"the weights of {architecture} could not be downloaded ({_one_line(error)}): pass a local file as "
+                "checkpoint=, or pretrained=False for random weights"
+            ) from error
+        shown = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+        raise UserError(
+            f"timm cannot create {architecture} with {shown} ({_one_line(error)}): change these arguments"
+        ) from error
+
+
+def _check_name(name: str, pretrained: bool) -> None:
+    import timm
+
+    if name.startswith(_ELSEWHERE):
+        return
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise unknown("backbone", name, [*timm.list_models(), PACKAGED])
+    try:
+        cfg = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        published = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+        raise unknown(f"weights (tag) of {architecture}", tag, published) from error
+    if pretrained and not (cfg and cfg.has_weights):
+        raise UserError(f"timm has no weights for {name}: pass a file as checkpoint=, or pretrained=False")
+
+
+def _build_packaged(kwargs: dict[str, Any]) -> Any:
+    card = json.loads(_packaged(f"{PACKAGED}.json").read_text(encoding="utf-8"))
+    model = _build(card["backbone"], False, {**card["backbone_args"], **kwargs})
+    model.pretrained_cfg = {
+        **model.pretrained_cfg,
+        **{"architecture": PACKAGED, "tag": "", "hf_hub_id": None, "url": ""},
+        **{"input_size": (3, *card["image_size"]), "mean": tuple(card["mean"]), "std": tuple(card["std"])},
+    }
+    return model
+
+
+def _packaged(file: str) -> Path:
+    path = Path(str(resources.files("branchtune") / "weights" / file))
+    if not path.is_file():
+        raise UserError(f"{path} is missing from this installation of branchtune: install it again")
+    return path
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,114 @@
+"""Fit decoders on the frozen backbone: the state in which affinity is measured, and from which training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from branchtune.errors import UserError
+from branchtune.model import MultiTaskModel
+
+
+def fit_decoders(
+    model: MultiTaskModel,
+    batches: Iterable[Mapping[str, Any]],
+    steps: int,
+    lr: float,
+    weight_decay: float = 0.0,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    inputs: Collection[str] = (),
+) -> int:
+    """Train the decoders alone with AdamW on the weighted sum of the task losses; nothing else of the model moves.
+
+    Args:
+        model: whose backbone runs in eval mode without gradients; its adapters, if any, act but do not train.
+        batches: `{"id", "image" [B, 3, H, W], "<task>": [B, ...]}`; begun anew when they run out. A task without any
+            label in a batch is skipped.
+        steps: optimiser steps.
+        lr: learning rate, constant.
+        weight_decay: of parameters with two dimensions or more.
+        on_step: called after every step with its number from 1 and the tasks' losses.
+        inputs: keys of the batch that are passed to the backbone as keyword inputs.
+
+    Returns:
+        The number of images that were run.
+
+    Raises:
+        UserError: no batch at all, or a loss that is not finite.
+    """
+    decoders = list(model.decoders.parameters())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in decoders if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in decoders if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=lr,
+    )
+    modes = {module: module.training for module in model.modules()}
+    model.backbone.eval()
+    model.decoders.train()
+    images = 0
+    try:
+        for step, batch in enumerate(repeat(batches, steps), start=1):
+            losses = decoder_losses(model, batch, inputs)
+            _check_finite(losses, batch, step)
+            if losses:
+                total = torch.stack([model.tasks[name].weight * loss for name, loss in losses.items()]).sum()
+                optimizer.zero_grad(set_to_none=True)
+                total.backward()
+                optimizer.step()
+            images += len(batch["image"])
+            if on_step:
+                on_step(step, {name: loss.item() for name, loss in losses.items()})
+    finally:
+        optimizer.zero_grad(set_to_none=True)
+        for module, training in modes.items():
+            module.training = training
+    return images
+
+
+def repeat(batches: Iterable[Mapping[str, Any]], steps: int) -> Iterator[Mapping[str, Any]]:
+    """`steps` batches, from the beginning again when they run out; fewer only if they cannot be iterated again."""
+    done = 0
+    while done < steps:
+        before = done
+        for batch in batches:
+            if done == steps:
+                return
+            yield batch
+            done += 1
+        if done == 0:
+            raise UserError("the loader gives no batch: check the size of the data set and of the batches")
+        if done == before:
+            return
+
+
+def decoder_losses(model: MultiTaskModel, batch: Mapping[str, Any], inputs: Collection[str] = ()) -> dict[str, Tensor]:
+    """Losses of the tasks that have labels in the batch, with a graph through the decoders only."""
+    like = next(model.decoders.parameters())
+    targets = {name: batch[name].to(like.device) for name in model.tasks if name in batch}
+    targets = {name: t for name, t in targets.items() if bool(model.tasks[name].labelled(t).any())}
+    if not targets:
+        return {}
+    images = batch["image"].to(like)
+    with torch.no_grad():
+        features = model.backbone(images, list(targets), {key: batch[key].to(like.device) for key in inputs})
+    size = (images.shape[2], images.shape[3])
+    losses = {}
+    for name, target in targets.items():
+        task = model.tasks[name]
+        losses[name] = task.loss(task.activate(model.decoders[name](features[name], size)), target)
+    return losses
+
+
+def _check_finite(losses: Mapping[str, Tensor], batch: Mapping[str, Any], step: int) -> None:
+    for name, loss in losses.items():
+        if not bool(loss.isfinite()):
+            samples = ", ".join(map(str, list(batch.get("id", []))[:5]))
+            raise UserError(
+                f"the loss of task {name!r} is {loss.item()} at step {step} of fitting the decoders "
+                f"(samples {samples}): lower the learning rate, or check these labels"
+            )

@@ -1,0 +1,1 @@
+"""The embedded example: configuration, committed results, and the command that runs it."""

@@ -1,0 +1,31 @@
+"""Results of the demo's configuration that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import yaml
+
+from branchtune.run.directory import FREE_KEYS
+from branchtune.run.results import Results
+from branchtune.settings import Settings, flatten
+
+# Keys in which the columns of one demo differ from each other.
+COLUMN_KEYS = ("name", "method", "reference")
+
+
+def committed_results(settings: Settings) -> dict[str, Results]:
+    """The committed columns by method; empty when `settings` is not the configuration that they were made with."""
+    resource = files("branchtune") / "demo" / "results.json"
+    if not resource.is_file():
+        return {}
+    content = json.loads(resource.read_text(encoding="utf-8"))
+    if comparable(flatten(yaml.safe_load(content["config"]))) != comparable(settings.flat()):
+        return {}
+    return {method: Results.from_json(value, "demo/results.json") for method, value in content["columns"].items()}
+
+
+def comparable(flat: dict[str, object]) -> dict[str, object]:
+    """A flattened configuration without the keys that do not change a column's numbers."""
+    return {key: value for key, value in flat.items() if not key.startswith(FREE_KEYS) and key not in COLUMN_KEYS}

@@ -1,0 +1,76 @@
+"""Apply a finished run's model to image files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from branchtune.atomic import write_bytes
+from branchtune.data.decoding import read_image
+from branchtune.data.transforms import Transform
+from branchtune.decoders.resample import resize
+from branchtune.errors import UserError, unknown
+from branchtune.model import MultiTaskModel
+from branchtune.progress import Reporter
+from branchtune.report.colour import picture
+from branchtune.run.workbench import Workbench
+from branchtune.settings import Settings
+from branchtune.tasks.task import Task
+
+
+@torch.no_grad()
+def predict(run: Path, images: Sequence[Path], out: Path, tasks: Sequence[str] | None, reporter: Reporter) -> list[str]:
+    """Write raw outputs and pictures of every image and task.
+
+    Returns:
+        For every image that could not be read, its name and the reason.
+
+    Raises:
+        UserError: the run has no model, a task does not exist, or the folder cannot be written.
+    """
+    settings = Settings.load(run / "config.yaml")
+    for name in tasks or ():
+        if name not in settings.config.tasks:
+            raise unknown("task", name, settings.config.tasks)
+    bench = Workbench(settings.config, reporter)
+    model = MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone).to(bench.device).eval()
+    transform = Transform({}, tuple(settings.config.data.image_size), *bench.normalisation)
+    _make_folder(out)
+    skipped = []
+    with reporter.track("predict", len(images)) as advance:
+        for path in images:
+            try:
+                pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1)
+            except UserError as error:
+                skipped.append(str(error))
+            else:
+                sample = transform({"id": path.stem, "image": pixels}, np.random.default_rng(0))
+                outputs = model(sample["image"][None].to(bench.device), tasks)
+                for name, output in outputs.items():
+                    _write(out, path.stem, model.tasks[name], output.float().cpu(), (pixels.shape[1], pixels.shape[2]))
+            advance()
+    return skipped
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}, choose another folder with --out") from error
+
+
+def _write(out: Path, stem: str, task: Task, output: Tensor, size: tuple[int, int]) -> None:
+    value = task.activate(resize(output, size))[0] if task.dense else output[0]
+    array = io.BytesIO()
+    np.save(array, value.numpy())
+    write_bytes(out / f"{stem}.{task.name}.npy", array.getvalue())
+    if task.dense:
+        encoded = io.BytesIO()
+        Image.fromarray(picture(task, value)).save(encoded, "PNG")
+        write_bytes(out / f"{stem}.{task.name}.png", encoded.getvalue())

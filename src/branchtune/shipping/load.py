@@ -1,0 +1,102 @@
+"""Folder -> model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from branchtune.errors import UserError
+from branchtune.model import MultiTaskModel
+from branchtune.shipping.config import ModelConfig
+from branchtune.shipping.files import ADAPTERS, CONFIG, DECODERS, check_hash, read_config, read_tensors
+from branchtune.shipping.hub import local_folder
+from branchtune.shipping.tensors import adapter_tensors, decoder_tensors, fill
+
+
+def load_pretrained(
+    path: str | os.PathLike[str],
+    *,
+    backbone: nn.Module | None = None,
+    backbone_checkpoint: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+) -> MultiTaskModel:
+    """Load what `save_pretrained` wrote, in eval mode. Nothing is unpickled; a backbone of other weights is refused.
+
+    Args:
+        path: the folder, or "user/name" of a repository of the Hugging Face Hub.
+        backbone: the module that the model was trained on; default: it is created again as it was.
+        backbone_checkpoint: the local file that its weights came from, where they did.
+        device: where to put the model; default: the backbone's.
+
+    Raises:
+        UserError: a file is missing, damaged, of a newer format or of another model; the backbone cannot be created
+            again, or is not the one that the model was trained on; a class of the user's own cannot be imported.
+    """
+    folder = local_folder(path)
+    config = _config(folder)
+    adapters, decoders = read_tensors(folder / ADAPTERS), read_tensors(folder / DECODERS)
+    if backbone is None:
+        backbone = _create_backbone(config, folder, backbone_checkpoint)
+    elif backbone_checkpoint is not None:
+        raise UserError("backbone= and backbone_checkpoint= exclude each other: pass one of them")
+    _check_backbone(config, folder, backbone)
+    with torch.random.fork_rng(devices=[]):
+        model = config.build(backbone)
+    fill(adapter_tensors(model), adapters, folder / ADAPTERS)
+    fill(decoder_tensors(model), decoders, folder / DECODERS)
+    for name, expected in config.hashes.items():
+        check_hash(folder / name, expected)
+    return _to_device(model, device or next(backbone.parameters()).device).eval()
+
+
+def _config(folder: Path) -> ModelConfig:
+    data = read_config(folder)
+    try:
+        return ModelConfig.from_json(data)
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+
+
+def _create_backbone(config: ModelConfig, folder: Path, checkpoint: str | os.PathLike[str] | None) -> nn.Module:
+    source = config.source
+    if source is None:
+        raise UserError(
+            f"{folder}: its backbone ({config.spec.name}) cannot be created again by name: pass it as backbone="
+        )
+    if config.train_backbone:
+        return source.create(pretrained=False).to(config.torch_dtype())
+    if checkpoint is None and not source.has_weights:
+        raise UserError(
+            f"{folder}: the weights of its backbone ({source}) have no source, pretrained=False or changed after "
+            "they were loaded: pass the module as backbone="
+        )
+    if checkpoint is None and source.checkpoint_file is not None:
+        raise UserError(
+            f"{folder}: its backbone's weights came from the file {source.checkpoint_file} (SHA-256 "
+            f"{source.checkpoint_sha256}): pass its path as backbone_checkpoint="
+        )
+    try:
+        return source.create(checkpoint=None if checkpoint is None else Path(checkpoint)).to(config.torch_dtype())
+    except UserError as error:
+        raise UserError(f"{folder}: its backbone cannot be created again: {error}; or pass backbone=") from error
+
+
+def _check_backbone(config: ModelConfig, folder: Path, backbone: nn.Module) -> None:
+    difference = config.difference(backbone)
+    if difference is None:
+        return
+    weights = f", weights {config.fingerprint[:12]}" if config.fingerprint else ""
+    raise UserError(
+        f"{folder} was trained on {config.source or config.spec.name}{weights}, and this backbone is another one: "
+        f"{difference}; pass that one as backbone=, or the file of its weights as backbone_checkpoint="
+    )
+
+
+def _to_device(model: MultiTaskModel, device: str | torch.device) -> MultiTaskModel:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {str(device)!r} cannot be used ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,51 @@
+"""Model -> folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from branchtune.atomic import replace_directory
+from branchtune.errors import UserError
+from branchtune.model import MultiTaskModel
+from branchtune.shipping.card import model_card
+from branchtune.shipping.config import ModelConfig
+from branchtune.shipping.files import ADAPTERS, CARD, CONFIG, DECODERS, FILES
+from branchtune.shipping.tensors import adapter_tensors, decoder_tensors, to_bytes
+
+
+def save_pretrained(model: MultiTaskModel, path: str | os.PathLike[str], *, card: str | None = None) -> None:
+    """Write what `load_pretrained` reads: the tree, the tasks, and every weight that the frozen backbone lacks.
+
+    The folder holds `adapter_config.json`, `adapter_model.safetensors` (adapters and extras; the backbone's weights
+    only after full fine-tuning), `decoders.safetensors` and `README.md`. It appears whole or not at all.
+
+    Args:
+        model: any model, also one whose backbone cannot be created again: then the card says that it must be passed.
+        path: a new folder, or one of a model saved before, which is replaced.
+        card: the text of README.md; default: `model_card`.
+
+    Raises:
+        UserError: the folder holds something else or cannot be written; a task, adapter or decoder of the user's own
+            that cannot be described (see `describe`).
+    """
+    path = Path(path)
+    _check_folder(path)
+    weights = {ADAPTERS: to_bytes(adapter_tensors(model)), DECODERS: to_bytes(decoder_tensors(model))}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in weights.items()}
+    config = ModelConfig.of(model, hashes)
+    text = json.dumps(config.to_json(), indent=2, allow_nan=False) + "\n"
+    with replace_directory(path) as folder:
+        for name, data in weights.items():
+            (folder / name).write_bytes(data)
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+        (folder / CARD).write_text(card if card is not None else model_card(model, config, path.name), encoding="utf-8")
+
+
+def _check_folder(path: Path) -> None:
+    """Only a folder that holds nothing but a saved model is replaced."""
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES) if path.is_dir() else []
+    if others:
+        raise UserError(f"{path} holds other files ({', '.join(others[:3])}): save the model to a folder of its own")

@@ -1,0 +1,98 @@
+"""One gradient per task, and what training does with gradients: clip and accumulate.
+
+Nothing here writes into a gradient: autograd may hand out one tensor for two parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from branchtune.model import MultiTaskModel
+
+#: per task one gradient for each parameter, None where the parameter is off the task's path
+TaskGradients = dict[str, list[Tensor | None]]
+
+
+def task_gradients(
+    losses: Mapping[str, Tensor],
+    parameters: Sequence[nn.Parameter],
+    paths: Mapping[str, Collection[nn.Parameter]] | None = None,
+) -> TaskGradients:
+    """The gradient of every task's loss, by one backward pass per task; the graph is freed by the last.
+
+    Args:
+        losses: scalar loss per task; a task without a label is absent. One that depends on nothing that trains is
+            left out of the result.
+        parameters: with respect to which.
+        paths: per task the parameters on its path, see `parameters_by_task`. In a folded pass the rows of other
+            branches reach their nodes as zeros; with paths these are None as well.
+    """
+    losses = {task: loss for task, loss in losses.items() if loss.requires_grad}
+    gradients: TaskGradients = {}
+    for remaining, (task, loss) in zip(range(len(losses) - 1, -1, -1), losses.items(), strict=True):
+        on_path = [paths is None or parameter in paths[task] for parameter in parameters]
+        wanted = [parameter for parameter, wants in zip(parameters, on_path, strict=True) if wants]
+        found = iter(torch.autograd.grad(loss, wanted, retain_graph=remaining > 0, allow_unused=True))
+        gradients[task] = [next(found) if wants else None for wants in on_path]
+    return gradients
+
+
+def parameters_by_task(model: MultiTaskModel) -> dict[str, set[nn.Parameter]]:
+    """The trainable parameters on each task's path: its nodes' adapters, its decoder, and what all tasks share."""
+    shared = {p for p in model.backbone.frozen.parameters() if p.requires_grad}
+    paths = {task: shared | set(model.decoders[task].parameters()) for task in model.tasks}
+    if model.adapter is not None:
+        for node in model.tree.nodes():
+            for task in node.tasks:
+                paths[task].update(model.backbone.node_adapters(node.level, node.index).parameters())
+    return paths
+
+
+def clip_task_gradients(gradients: TaskGradients, max_norm: float) -> float:
+    """Scale all tasks' gradients by one factor so that the norm of their sum is at most `max_norm`.
+
+    This is what clipping by norm does to the summed loss (`torch.nn.utils.clip_grad_norm_`); the tasks keep their
+    proportions.
+
+    Args:
+        gradients: per task; the lists are changed in place.
+        max_norm: largest allowed norm, over all parameters together.
+
+    Returns:
+        The norm before.
+    """
+    sums = [
+        torch.stack(present).sum(dim=0)
+        for column in zip(*gradients.values(), strict=True)
+        if (present := [gradient for gradient in column if gradient is not None])
+    ]
+    norm = float(nn.utils.get_total_norm(sums))
+    if not norm <= max_norm:
+        for values in gradients.values():
+            # The same 1e-6 as torch's, so that both modes of optimisation clip alike.
+            values[:] = [None if gradient is None else gradient * (max_norm / (norm + 1e-6)) for gradient in values]
+    return norm
+
+
+def accumulate(into: TaskGradients, new: TaskGradients, factor: float = 1.0) -> None:
+    """Add `factor` times the new gradients; a task or parameter without any stays absent or None.
+
+    Args:
+        into: the gradients so far, changed in place; empty at the start.
+        new: of one more batch.
+        factor: such as one over the number of batches.
+    """
+    for task, values in new.items():
+        before = into.get(task, [None] * len(values))
+        into[task] = [_add(a, b, factor) for a, b in zip(before, values, strict=True)]
+
+
+def _add(total: Tensor | None, gradient: Tensor | None, factor: float) -> Tensor | None:
+    if gradient is None:
+        return total
+    return gradient * factor if total is None else torch.add(total, gradient, alpha=factor)

@@ -1,0 +1,116 @@
+"""The interface of a task optimiser: how the losses of T tasks become one update."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+# Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
+from typing_extensions import TYPE_CHECKING
+
+from branchtune.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from branchtune.model import MultiTaskModel
+
+
+class TaskOptimizer(ABC):
+    """Configuration of an optimiser; subclass it as a frozen dataclass with the three learning rates as fields.
+
+    Keys of one name have one default in all subclasses: a configuration that names another class keeps the values of
+    the default class for the keys that both have.
+
+    Attributes:
+        per_task_gradients: whether a step needs one gradient per task. The optimiser then has `parameters()` and
+            `set_task_gradients(...)`, as `AdaTaskOptimizer` does, and training switches to manual optimisation.
+        lr: peak learning rate of adapters and extras.
+        decoder_lr: of the decoders; None: `lr`.
+        backbone_lr: of the backbone under full fine-tuning; None: `lr`.
+    """
+
+    per_task_gradients: ClassVar[bool] = False
+    lr: float
+    decoder_lr: float | None
+    backbone_lr: float | None
+
+    @abstractmethod
+    def build(self, model: MultiTaskModel) -> torch.optim.Optimizer:
+        """The optimiser of everything that trains in `model`."""
+
+
+def parameter_groups(
+    model: MultiTaskModel, lr: float, decoder_lr: float | None, backbone_lr: float | None, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Trainable parameters by owner and by whether weight decay applies; each is in exactly one group.
+
+    As in the published recipe (arXiv 2403.20320) nothing one-dimensional, no bias and no relative-position table
+    decays, nor what the backbone itself exempts (timm's `no_weight_decay()`).
+
+    Args:
+        model: whose parameters.
+        lr: of adapters and extras.
+        decoder_lr: of decoders; None: `lr`.
+        backbone_lr: of a backbone that trains as a whole; None: `lr`.
+        weight_decay: of the parameters that decay.
+
+    Returns:
+        Non-empty groups with keys `name` (the owner, or `owner/no_decay`), `params`, `lr` and `weight_decay`.
+
+    Raises:
+        UserError: nothing in the model trains.
+    """
+    rates = {
+        "adapters": lr,
+        "extras": lr,
+        "decoders": lr if decoder_lr is None else decoder_lr,
+        "backbone": lr if backbone_lr is None else backbone_lr,
+    }
+    exempt: set[str] = getattr(model.backbone.frozen, "no_weight_decay", set)()
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        owner, local = _owner(model, name)
+        decays = parameter.ndim > 1 and local not in exempt and not _is_bias_or_position(local)
+        group = owner if decays else f"{owner}/no_decay"
+        empty = {"name": group, "params": [], "lr": rates[owner], "weight_decay": weight_decay if decays else 0.0}
+        groups.setdefault(group, empty)["params"].append(parameter)
+    if not groups:
+        raise UserError("nothing in the model trains: it has no adapter, no extra and no decoder with parameters")
+    return list(groups.values())
+
+
+def check_adam(settings: Any) -> None:
+    """Refuse learning rates, betas, eps or weight decay of an Adam-like task optimiser that make no sense.
+
+    Raises:
+        UserError: names the class, the key and its range.
+    """
+    kind = type(settings).__name__
+    for key in ("lr", "decoder_lr", "backbone_lr"):
+        rate = getattr(settings, key)
+        if not (rate is None and key != "lr") and not 0 < rate < math.inf:
+            raise UserError(f"{kind} {key} must be a finite number above 0, got {rate}")
+    if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
+        raise UserError(f"{kind} betas must be two numbers in [0, 1), got {settings.betas}")
+    if not 0 < settings.eps < math.inf:
+        raise UserError(f"{kind} eps must be a finite number above 0, got {settings.eps}")
+    if not 0 <= settings.weight_decay < math.inf:
+        raise UserError(f"{kind} weight_decay must be a finite number of at least 0, got {settings.weight_decay}")
+
+
+def _owner(model: MultiTaskModel, name: str) -> tuple[str, str]:
+    """Who owns a trainable parameter of the model, and its name within the owner."""
+    for prefix, owner in (("backbone.adapters.", "adapters"), ("decoders.", "decoders")):
+        if name.startswith(prefix):
+            return owner, name.removeprefix(prefix)
+    local = name.removeprefix("backbone.frozen.")
+    return model.owner_of_backbone_parameter(local), local
+
+
+def _is_bias_or_position(name: str) -> bool:
+    leaf = name.rpartition(".")[2]
+    return leaf == "bias" or "relative_position" in leaf or "rel_pos" in leaf
