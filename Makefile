@@ -17,11 +17,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 RUNTIME_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 INPUTS := pyproject.toml $(wildcard $(CONSTRAINTS))
-FIRST_IMPORT := torch.utils.tensorboard, torchvision, timm, lightning, torchmetrics, scipy.stats
+FIRST_IMPORT := torch.utils.tensorboard, torchvision, timm, lightning, torchmetrics, scipy.stats, jsonargparse, rich.table
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-runtime demo test test-slow test-data check format
+.PHONY: help setup demo test test-slow test-data check format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -60,13 +60,14 @@ format: $(DEV_STAMP)  ## format the code and apply the linter's safe fixes
 	@$(BIN)/ruff format .
 
 $(BIN)/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: name a Python, as in 'make setup PYTHON=python3.12'" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "branchtune needs Python >= 3.10, but $(PYTHON) is $$($(PYTHON) -V 2>&1): name another, as in 'make setup PYTHON=python3.12'" >&2; exit 2; }
+	  echo "branchtune needs Python >= 3.10, and $(PYTHON) is $$($(PYTHON) -V): try 'make setup PYTHON=python3.12'" >&2; exit 2; }
 	@echo "== setup: $$($(PYTHON) -V) environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { \
-	  echo "$(PYTHON) -m venv failed (Debian and Ubuntu: install python3-venv)" >&2; exit 2; }
+	  echo "$(PYTHON) -m venv failed (Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
 
-# uv downloads and unpacks in parallel, three times as fast as pip here; pip is the way that always works.
+# uv downloads and unpacks in parallel, which halves the wait; pip is the way that works wherever pip is set up.
 # The imports compile bytecode once, also where PYTHONDONTWRITEBYTECODE would make every process compile anew.
 define install
 	@pins=$$($(BIN)/python -c 'import sys; print("$(CONSTRAINTS)" if sys.version_info >= (3, 11) else "")'); \

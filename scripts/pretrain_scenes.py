@@ -5,6 +5,7 @@ many of each, in which cell of a 4x4 grid their centres lie, how far away they a
 direction, wall and floor texture). An interrupted run goes on from its last checkpoint.
 
     python scripts/pretrain_scenes.py --work runs/pretrain
+    torchrun --nproc-per-node 2 scripts/pretrain_scenes.py --work runs/pretrain    # the batch split over processes
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -195,7 +197,7 @@ def batches(count: int, size: int, seed: int, first: int, steps: int) -> Iterato
     for step in range(first, steps):
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + step // per_epoch))
         start = step % per_epoch * size
-        yield step, order[start : start + size], torch.Generator().manual_seed(seed * 1_000_003 + step)
+        yield step, order[start : start + size], torch.Generator().manual_seed((seed * 1_000_003 + step) * 64)
 
 
 def main() -> None:
@@ -209,16 +211,30 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="per process")
     parser.add_argument("--render-only", action="store_true")
     args = parser.parse_args()
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
     data = scenes(args.work, "train", args.images, args.seed)
     held_out = scenes(args.work, "val", args.validation, args.seed)
     if not args.render_only:
         train(args, data, held_out)
 
 
+def average_gradients(model: nn.Module) -> None:
+    """Replace each gradient by its mean over the processes."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def train(args: argparse.Namespace, data: dict[str, Tensor], held_out: dict[str, Tensor]) -> None:
+    parallel = dist.is_initialized()
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -234,16 +250,19 @@ def train(args: argparse.Namespace, data: dict[str, Tensor], held_out: dict[str,
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first, spent = state["step"], state["seconds"]
-    log = (args.out / "pretrain.log").open("a" if first else "w")
+    log = (args.out / "pretrain.log").open("a" if first or rank else "w")
 
     def say(line: str) -> None:
-        print(line, flush=True)
-        print(line, file=log, flush=True)
+        if rank == 0:
+            print(line, flush=True)
+            print(line, file=log, flush=True)
 
     count = sum(p.numel() for p in model.backbone.parameters())
     say(f"{'resumed at step ' + str(first) if first else 'started'}: backbone of {count:,} parameters, {vars(args)}")
     started, running = time.perf_counter() - spent, {}
     for step, indices, generator in batches(args.images, args.batch, args.seed, first, args.steps):
+        indices = indices[rank::ranks]
+        generator.manual_seed(generator.initial_seed() + rank)
         labels = {name: data[name][indices] for name in LABELS}
         images, labels = _mirror(_augment(_normalise(data["image"][indices]), generator), labels, generator)
         warm, progress = min(1.0, (step + 1) / args.warmup), step / args.steps
@@ -255,6 +274,8 @@ def train(args: argparse.Namespace, data: dict[str, Tensor], held_out: dict[str,
         loss = sum(LOSS_WEIGHTS.get(name, 1.0) * value for name, value in parts.items())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if parallel:
+            average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 3.0)
         optimizer.step()
         for name, value in {"loss": loss, **parts}.items():
@@ -263,14 +284,15 @@ def train(args: argparse.Namespace, data: dict[str, Tensor], held_out: dict[str,
         if done % 50 == 0:
             shown = " ".join(f"{name} {value:.4f}" for name, value in running.items())
             say(f"step {done}/{args.steps} {time.perf_counter() - started:.0f}s train {shown}")
-        if done % 500 == 0 or done == args.steps:
+        if rank == 0 and (done % 400 == 0 or done == args.steps):
             shown = " ".join(f"{name} {value:.4f}" for name, value in validate(model, held_out).items())
             say(f"step {done}/{args.steps} {time.perf_counter() - started:.0f}s validation {shown}")
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
             partial = checkpoint.with_suffix(".tmp")
             torch.save({**state, "seconds": time.perf_counter() - started}, partial)
             partial.rename(checkpoint)
-    save(args, model.backbone, validate(model, held_out), time.perf_counter() - started)
+    if rank == 0:
+        save(args, model.backbone, validate(model, held_out), time.perf_counter() - started)
 
 
 def save(args: argparse.Namespace, backbone: nn.Module, validation: dict[str, float], seconds: float) -> None:

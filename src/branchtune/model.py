@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from branchtune.adapters.adapter import Adapter
@@ -123,6 +125,25 @@ class MultiTaskModel(nn.Module):
         if self.backbone.train_backbone:
             return "backbone"
         return "extras" if name in self.backbone.extra_names else "frozen"
+
+    def save_pretrained(self, path: str | PathLike[str], *, card: str | None = None) -> None:
+        """Write the model to a folder without the frozen backbone's weights; see `shipping.save.save_pretrained`."""
+        from branchtune.shipping.save import save_pretrained
+
+        save_pretrained(self, path, card=card)
+
+    @staticmethod
+    def from_pretrained(
+        path: str | PathLike[str],
+        *,
+        backbone: nn.Module | None = None,
+        backbone_checkpoint: str | PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+    ) -> MultiTaskModel:
+        """Load what `save_pretrained` wrote, in eval mode; see `shipping.load.load_pretrained`."""
+        from branchtune.shipping.load import load_pretrained
+
+        return load_pretrained(path, backbone=backbone, backbone_checkpoint=backbone_checkpoint, device=device)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """What trains inside the backbone: adapters, extras, or the whole backbone."""

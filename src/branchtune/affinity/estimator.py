@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,6 +19,11 @@ class Estimate:
     overall_error: Matrix
     per_level: Matrix
     per_level_error: Matrix
+
+    def reordered(self, tasks: Sequence[int]) -> Estimate:
+        """The same with the tasks at these positions, in this order."""
+        order, values = list(tasks), (self.overall, self.overall_error, self.per_level, self.per_level_error)
+        return Estimate(*(value[..., order, :][..., order] for value in values))
 
 
 class Estimator(ABC):

@@ -68,9 +68,6 @@ class PerSampleGradients(ABC):
     def chunks(self, batch: Batch) -> Iterator[tuple[slice, dict[str, Tensor]]]:
         """The gradients of a batch, in order: rows of the batch, and per task `[rows, P]`, zero where unlabelled."""
 
-    def close(self) -> None:
-        """Undo what the constructor attached to the model."""
-
 
 class SampleLoop(PerSampleGradients):
     """One forward per sample and one backward per sample and task; holds the gradients of one sample at a time.

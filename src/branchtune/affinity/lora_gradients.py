@@ -6,7 +6,7 @@ sample i it is dB_i = s sum over positions of g (A x)^T, a product of two small 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -35,17 +35,14 @@ class LoRAGradients(PerSampleGradients):
             _Probe(site, cast(Any, model.backbone.node_adapters(site.level, 0)[site.key]), model.adapter)
             for site in sorted(model.backbone.sites.values(), key=lambda site: site.level)
         ]
-        # Prepended: the hook at the end of a level may stop the forward pass, and must read the probed output.
-        self.handles = [modules[probe.site.name].register_forward_hook(probe, prepend=True) for probe in self.probes]
+        for probe in self.probes:
+            # First of the hooks: the one at the end of a level may stop the forward pass, and reads the output.
+            modules[probe.site.name].register_forward_hook(probe, prepend=True)
         self.layout = Layout(
             len(model.spec.levels),
             tuple(probe.site.level for probe in self.probes),
             tuple(probe.size for probe in self.probes),
         )
-
-    def close(self) -> None:
-        for handle in self.handles:
-            handle.remove()
 
     def chunks(self, batch: Batch) -> Iterator[tuple[slice, dict[str, Tensor]]]:
         for probe in self.probes:
@@ -60,10 +57,7 @@ class LoRAGradients(PerSampleGradients):
                 for i in batch.labelled[name].nonzero()[:, 0].tolist()
             ]
             flow = iter(differentiate(torch.stack(losses).sum(), zeros, retain_graph=name != tasks[-1]))
-            parts = [
-                sum(probe.gradient(seen, next(flow), len(batch.images)) for seen, _ in probe.calls)
-                for probe in self.probes
-            ]
+            parts = [probe.gradient([next(flow) for _ in probe.calls], len(batch.images)) for probe in self.probes]
             gradients[name] = torch.cat(parts, dim=1)
         for probe in self.probes:
             probe.calls.clear()
@@ -99,15 +93,20 @@ class _Probe:
         kernel = down if down.ndim == 4 else down[:, :, None, None]
         return F.conv2d(x, kernel, None, self.site.stride, self.site.padding, self.site.dilation, self.site.groups)
 
-    def gradient(self, seen: Tensor, flow: Tensor, batch: int) -> Tensor:
-        """`[B, size]`; the image is the slowest index of the rows, also where a layer sees windows."""
+    def gradient(self, flows: Sequence[Tensor], batch: int) -> Tensor:
+        """`[B, size]` from the gradient of the output of every call."""
+        parts = [self._of_call(seen, flow, batch) for (seen, _), flow in zip(self.calls, flows, strict=True)]
+        return self.scale * torch.stack(parts).sum(0)
+
+    def _of_call(self, seen: Tensor, flow: Tensor, batch: int) -> Tensor:
+        # The image is the slowest index of the rows, also where a layer sees windows.
         if self.site.kind == "linear":
             per_sample = flow.reshape(batch, -1, flow.shape[-1]).mT @ seen.reshape(batch, -1, seen.shape[-1])
-            return self.scale * per_sample.flatten(1)
+            return per_sample.flatten(1)
         groups = self.site.groups
         columns = self._columns(seen) if isinstance(self.node, KernelDelta) else seen.flatten(2)
         per_group = columns.unflatten(1, (groups, -1))
-        return self.scale * (flow.flatten(2).unflatten(1, (groups, -1)) @ per_group.mT).flatten(1)
+        return (flow.flatten(2).unflatten(1, (groups, -1)) @ per_group.mT).flatten(1)
 
     def _columns(self, x: Tensor) -> Tensor:
         """What every element of a depthwise kernel was multiplied with: `[B, C * kh * kw, positions]`."""

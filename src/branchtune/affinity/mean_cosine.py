@@ -1,7 +1,8 @@
 """Plain cosine between different samples, from running sums of unit gradients.
 
 For samples drawn independently E[cos(g, g')] = <E[g/|g|], E[g'/|g'|]>, so that no pair is ever formed: with u the unit
-gradients and S their sums, the mean over all pairs i != j is (<S_t, S_t'> - sum_i <u_t,i, u_t',i>) / (n_t n_t' - n_tt').
+gradients and S their sums, the mean over all pairs i != j is (<S_t, S_t'> - C) / (n_t n_t' - m), where C is the sum of
+<u_t,i, u_t',i> over the m samples that are labelled for both tasks.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,14 +22,14 @@ from branchtune.affinity.gradients import (
     site_weights,
 )
 from branchtune.affinity.lora_gradients import LoRAGradients
-from branchtune.affinity.matrix import Affinity, AffinityCost, Normalize, Source
+from branchtune.affinity.matrix import Affinity, AffinityCost, Matrix, Normalize, Source
 from branchtune.affinity.mean_cosine import MeanCosine
 from branchtune.affinity.paired_similarity import PairedSimilarity
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.decoder_fit import fit_decoders
 from branchtune.decoders.decoder import Decoder
 from branchtune.errors import UserError, unknown
-from branchtune.model import MultiTaskModel
+from branchtune.model import MultiTaskModel, check_tasks
 from branchtune.tasks.task import Task
 
 
@@ -83,10 +84,12 @@ def measure_affinity(
             raise unknown(what, value, get_args(kind))
     if samples < 2:
         raise UserError(f"samples={samples}: affinity compares different samples, use at least 2")
+    names = list(check_tasks(tasks))
     with _seeded(seed, backbone):
+        # In the order of their names, so that decoders, and with them the result, do not depend on the order given.
         model = MultiTaskModel(
             backbone,
-            tasks,
+            sorted(tasks, key=lambda task: task.name),
             adapter=adapter or LoRA(),
             decoder=decoder,
             levels=levels,
@@ -109,14 +112,11 @@ def measure_affinity(
             else PairedSimilarity(len(model.tasks), gradients.layout, normalize)
         )
         start = time.perf_counter()
-        try:
-            images, counts = collect(model, gradients, estimator, loader, samples, inputs, progress)
-        finally:
-            gradients.close()
-    estimate = estimator.estimate()
-    _check_pairs(list(model.tasks), estimate.overall)
+        images, counts = collect(model, gradients, estimator, loader, samples, inputs, progress)
+    estimate = estimator.estimate().reordered([list(model.tasks).index(name) for name in names])
+    _check_pairs(names, estimate.overall)
     return Affinity(
-        tuple(model.tasks),
+        tuple(names),
         estimate.overall,
         estimate.per_level,
         estimate.overall_error,
@@ -124,7 +124,7 @@ def measure_affinity(
         spec=model.spec,
         normalize=normalize,
         source=source,
-        samples=counts,
+        samples={name: counts[name] for name in names},
         seeds=(seed,),
         cost=AffinityCost(time.perf_counter() - start, images, sum(counts.values()), fit_seconds, fit_images),
         decoders={name: value.detach().clone() for name, value in model.decoders.state_dict().items()},
@@ -171,8 +171,8 @@ def _gradients(model: MultiTaskModel, source: Source) -> PerSampleGradients:
     return SampleLoop(model, adapter_parameters(model))
 
 
-def _check_pairs(tasks: Sequence[str], overall: Any) -> None:
-    for i, j in zip(*(overall != overall).nonzero(), strict=True):
+def _check_pairs(tasks: Sequence[str], overall: Matrix) -> None:
+    for i, j in np.argwhere(np.isnan(overall)):
         raise UserError(
             f"tasks {tasks[i]!r} and {tasks[j]!r} have no two different labelled samples to compare in the loader's "
             "order: shuffle it"

@@ -46,7 +46,10 @@ def affinity_from_json(data: str | dict[str, Any]) -> Affinity:
             )
         return Affinity(
             tuple(content["tasks"]),
-            *(_array(content[k]) for k in ("overall", "per_level", "overall_error", "per_level_error")),
+            _array(content["overall"]),
+            _array(content["per_level"]),
+            _array(content["overall_error"]),
+            _array(content["per_level_error"]),
             spec=spec_from_json(content["backbone"]),
             normalize=content["normalize"],
             source=content["source"],

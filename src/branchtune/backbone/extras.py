@@ -37,7 +37,7 @@ def _norms(backbone: nn.Module) -> set[str]:
     return {
         name
         for name, module in backbone.named_modules()
-        if "norm" in type(module).__name__.lower() and not list(module.children())
+        if "norm" in type(module).__name__.lower() and list(module.parameters(recurse=False))
     }
 
 

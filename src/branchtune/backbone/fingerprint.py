@@ -71,7 +71,9 @@ def _telling_tensors(backbone: nn.Module, names: Collection[str]) -> Iterator[tu
         {c.partition(".")[0] for c in ([classifier] if isinstance(classifier, str) else classifier)},
     )
     stored = backbone.state_dict().keys()
-    found = {name: (p, False) for name, p in backbone.named_parameters() if name in wanted}
+    found: dict[str, tuple[Tensor, bool]] = {
+        name: (p, False) for name, p in backbone.named_parameters() if name in wanted
+    }
     for name, buffer in backbone.named_buffers():
         if name.partition(".")[0] not in heads and not name.endswith("num_batches_tracked"):
             found[name] = (buffer, name not in stored)

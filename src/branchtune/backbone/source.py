@@ -161,11 +161,9 @@ def _check_name(name: str, pretrained: bool) -> None:
 def _build_packaged(kwargs: dict[str, Any]) -> Any:
     card = json.loads(_packaged(f"{PACKAGED}.json").read_text(encoding="utf-8"))
     model = _build(card["backbone"], False, {**card["backbone_args"], **kwargs})
-    model.pretrained_cfg = {
-        **model.pretrained_cfg,
-        **{"architecture": PACKAGED, "tag": "", "hf_hub_id": None, "url": ""},
-        **{"input_size": (3, *card["image_size"]), "mean": tuple(card["mean"]), "std": tuple(card["std"])},
-    }
+    statistics = {"input_size": (3, *card["image_size"]), "mean": tuple(card["mean"]), "std": tuple(card["std"])}
+    origin = {"architecture": PACKAGED, "tag": "", "hf_hub_id": None, "url": ""}
+    model.pretrained_cfg = {**model.pretrained_cfg, **statistics, **origin}
     return model
 
 

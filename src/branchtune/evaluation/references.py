@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from branchtune.atomic import write_text
 from branchtune.errors import UserError
 
 FORMAT = 1
@@ -47,10 +48,7 @@ class Reference:
             text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:
             raise UserError(f"reference {self.id!r}: its settings do not fit into JSON ({error})") from error
-        try:
-            _replace_file(Path(path), text)
-        except OSError as error:
-            raise UserError(f"cannot write the reference {os.fspath(path)!r}: {error.strerror}") from error
+        write_text(path, text)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Reference:
@@ -83,13 +81,3 @@ def _read_json(name: str) -> Any:
         raise UserError(f"cannot read the reference {name!r}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"reference {name!r} is damaged, write it again (not JSON: {error})") from error
-
-
-def _replace_file(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

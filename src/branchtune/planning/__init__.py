@@ -2,5 +2,7 @@
 
 from __future__ import annotations
 
+from branchtune.planning.describe import describe_plan
+from branchtune.planning.planner import plan
 
 __all__ = ["describe_plan", "plan"]

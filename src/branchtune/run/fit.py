@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -10,15 +9,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from branchtune.affinity import Affinity, measure_affinity
-from branchtune.atomic import write_safetensors
+from branchtune.atomic import write_bytes
 from branchtune.decoder_fit import fit_decoders
 from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import evaluate
 from branchtune.model import MultiTaskModel
 from branchtune.planning import describe_plan, plan
-from branchtune.progress import Reporter
+from branchtune.progress import Advance, Reporter
 from branchtune.run.directory import RunDirectory
 from branchtune.run.manifest import manifest
 from branchtune.run.results import Results, measure_cost
@@ -61,6 +61,18 @@ def _try_out(settings: Settings, reporter: Reporter) -> Results:
         return _Fit(quick, RunDirectory.open(quick), reporter).run_all(None)
 
 
+class _Steps:
+    """Turns "done of total" into single steps."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance, self.done = advance, 0
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        while self.done < done:
+            self.done += 1
+            self.advance()
+
+
 class _Fit:
     def __init__(self, settings: Settings, run: RunDirectory, reporter: Reporter) -> None:
         self.config, self.run, self.reporter = settings.config, run, reporter
@@ -70,8 +82,7 @@ class _Fit:
         reference = self.bench.reference
         self.run.write("manifest.json", manifest(self.bench))
         if decoders_from is not None and not self.run.has("decoders.safetensors"):
-            shutil.copyfile(decoders_from / "decoders.safetensors", self.run.file("decoders.safetensors.part"))
-            self.run.file("decoders.safetensors.part").replace(self.run.file("decoders.safetensors"))
+            write_bytes(self.run.file("decoders.safetensors"), (decoders_from / "decoders.safetensors").read_bytes())
         tree = self.tree() if self.config.method == "branched" else None
         self.bench.seed("train")
         model = self.bench.build(tree)
@@ -106,7 +117,7 @@ class _Fit:
             batches = self.bench.endless_batches()
             with self.reporter.track("fit decoders", steps) as advance:
                 fit_decoders(model, batches, steps, self.config.decoder_fit.lr, on_step=lambda *_: advance())
-            write_safetensors(self.run.file(name), model.decoders.state_dict())
+            write_bytes(self.run.file(name), to_bytes(model.decoders.state_dict()))
         return load_file(self.run.file(name))
 
     def affinity(self) -> Affinity:
@@ -115,9 +126,7 @@ class _Fit:
             self.bench.seed("affinity")
             wanted = self.config.affinity
             batches = self.bench.affinity_batches()
-            with self.reporter.track(
-                "measure affinity", len(self.bench.tasks) * -(-wanted.samples // wanted.batch_size)
-            ) as advance:
+            with self.reporter.track("measure affinity", wanted.samples) as advance:
                 affinity = measure_affinity(
                     self.bench.backbone,
                     self.bench.tasks,
@@ -130,7 +139,7 @@ class _Fit:
                     samples=wanted.samples,
                     spec=self.bench.spec,
                     seed=self.config.seed,
-                    progress=advance,
+                    progress=_Steps(advance),
                 )
             affinity.save(self.run.file("affinity.json"))
         affinity = Affinity.load(self.run.file("affinity.json"))

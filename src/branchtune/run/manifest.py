@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from branchtune._version import __version__
-from branchtune.backbone.source import source_of
+from branchtune.backbone.source import report_of, source_of
 
 if TYPE_CHECKING:
     from branchtune.run.workbench import Workbench
@@ -38,13 +38,13 @@ def hardware() -> str:
 
 def manifest(bench: Workbench) -> dict[str, Any]:
     """Everything about a run that its configuration does not say."""
-    report = getattr(bench.backbone, "weight_report", None)
+    report, source = report_of(bench.backbone), source_of(bench.backbone)
     return {
         "format": 1,
         "command": " ".join(sys.argv),
         "seed": bench.config.seed,
         "versions": versions(),
         "hardware": hardware(),
-        "backbone": source_of(bench.backbone).to_json(),
+        "backbone": source.to_json() if source is not None else None,
         "weights": report.to_json() if report is not None else None,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from dataclasses import asdict, dataclass, field
@@ -95,7 +96,12 @@ class Results:
         return {task: self.metrics[task][name] for task, name in self.headline.items()}
 
     def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        write_json(path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """For JSON, which has no NaN: a metric without any label is null."""
+        metrics = {task: {k: v if math.isfinite(v) else None for k, v in m.items()} for task, m in self.metrics.items()}
+        return {**asdict(self), "metrics": metrics}
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -117,8 +123,12 @@ class Results:
         if content.get("format", 0) > FORMAT:
             raise UserError(f"{name} has format {content['format']}, this version reads {FORMAT}: update branchtune")
         try:
-            return cls(**content)
-        except TypeError as error:
+            metrics = {
+                task: {key: math.nan if value is None else value for key, value in values.items()}
+                for task, values in content["metrics"].items()
+            }
+            return cls(**{**content, "metrics": metrics})
+        except (TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{name} is damaged: {error}") from error
 
 

@@ -87,7 +87,8 @@ def _arguments(thing: object) -> dict[str, Any]:
         kept = name if hasattr(thing, name) else _KEPT_AS.get(name, name)
         if not hasattr(thing, kept):
             raise UserError(
-                f"{type(thing).__name__} does not keep its argument {name!r}: write self.{name} = {name} in its __init__"
+                f"{type(thing).__name__} does not keep its argument {name!r}: "
+                f"write self.{name} = {name} in its __init__"
             )
         arguments[name] = getattr(thing, kept)
     return arguments

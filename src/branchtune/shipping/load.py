@@ -70,8 +70,8 @@ def _create_backbone(config: ModelConfig, folder: Path, checkpoint: str | os.Pat
         return source.create(pretrained=False).to(config.torch_dtype())
     if checkpoint is None and not source.has_weights:
         raise UserError(
-            f"{folder}: the weights of its backbone ({source}) have no source, pretrained=False or changed after "
-            "they were loaded: pass the module as backbone="
+            f"{folder}: the weights of its backbone ({source}) cannot be had again, it was created with "
+            "pretrained=False: pass the module as backbone="
         )
     if checkpoint is None and source.checkpoint_file is not None:
         raise UserError(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from branchtune.atomic import replace_directory
 from branchtune.errors import UserError
@@ -36,12 +37,16 @@ def save_pretrained(model: MultiTaskModel, path: str | os.PathLike[str], *, card
     weights = {ADAPTERS: to_bytes(adapter_tensors(model)), DECODERS: to_bytes(decoder_tensors(model))}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in weights.items()}
     config = ModelConfig.of(model, hashes)
-    text = json.dumps(config.to_json(), indent=2, allow_nan=False) + "\n"
     with replace_directory(path) as folder:
         for name, data in weights.items():
             (folder / name).write_bytes(data)
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        (folder / CONFIG).write_text(_one_key_per_line(config.to_json()), encoding="utf-8")
         (folder / CARD).write_text(card if card is not None else model_card(model, config, path.name), encoding="utf-8")
+
+
+def _one_key_per_line(data: dict[str, Any]) -> str:
+    lines = ",\n".join(f'  "{key}": {json.dumps(value, allow_nan=False)}' for key, value in data.items())
+    return f"{{\n{lines}\n}}\n"
 
 
 def _check_folder(path: Path) -> None:

@@ -1,0 +1,128 @@
+"""`plan`: cut the dendrogram of the tasks once per level, by given counts or within a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from branchtune.adapters.adapter import Adapter
+from branchtune.adapters.lora import LoRA
+from branchtune.affinity.matrix import Affinity
+from branchtune.cost import LevelCost, level_costs
+from branchtune.errors import UserError
+from branchtune.planning.counts import choose_counts
+from branchtune.planning.dendrogram import Cut, dendrogram_cuts, disagreement
+from branchtune.planning.options import LOSS_UNIT, LevelOptions, Limits
+from branchtune.tree import TaskTree
+
+
+def plan(
+    affinity: Affinity,
+    *,
+    adapter: Adapter | None = None,
+    groups: Sequence[int] | None = None,
+    budget: float | None = None,
+    budget_params: int | None = None,
+    noise_corrected: bool = True,
+) -> TaskTree:
+    """A tree whose groups are cuts of one average-linkage dendrogram on the overall affinity, so that they nest.
+
+    With a budget, the numbers of groups are the exact optimum: they minimise the mean disagreement 1 - A within the
+    groups of a level (over all pairs of tasks, those in different groups counting 0), summed over levels with each
+    level's share of the adapter parameters as its weight. Among equals fewer MACs win, then fewer parameters.
+
+    Args:
+        affinity: measured, or `Affinity.from_matrix`.
+        adapter: the adapter family that will be trained, default LoRA(); it decides what a group costs.
+        groups: number of groups per level, e.g. (1, 1, 2, 4); instead of a budget.
+        budget: backbone and adapter MACs as a multiple of one plain backbone pass, e.g. 1.6; decoders do not count.
+        budget_params: adapter parameters. Both budgets may be given together.
+        noise_corrected: plan with `Affinity.corrected`. The plain matrix shrinks towards zero where gradients are
+            noisy, so that a noisy level or task would seem to disagree more than it does.
+
+    Raises:
+        UserError: not exactly one of groups and budgets; counts that do not fit the levels; an infeasible budget.
+    """
+    matrix = affinity.corrected() if noise_corrected else affinity.overall
+    cuts = dendrogram_cuts(matrix)
+    if groups is not None:
+        if budget is not None or budget_params is not None:
+            raise UserError("plan: groups fixes the tree, so a budget has no effect: give one or the other")
+        counts = _check_groups(groups, affinity)
+    elif budget is None and budget_params is None:
+        raise UserError("plan needs groups=(1, 1, 2, ...), budget=1.6 or budget_params=100_000")
+    else:
+        counts = _counts_within(affinity, cuts, adapter or LoRA(), budget, budget_params, noise_corrected)
+    return TaskTree([[[affinity.tasks[i] for i in group] for group in cuts[count - 1]] for count in counts])
+
+
+def _check_groups(groups: Sequence[int], affinity: Affinity) -> tuple[int, ...]:
+    counts, spec, tasks = tuple(groups), affinity.spec, len(affinity.tasks)
+    if len(counts) != len(spec.levels):
+        raise UserError(
+            f"groups={counts} names {len(counts)} levels, {spec.name} has {len(spec.levels)}: {spec.describe_levels()}"
+        )
+    if not all(isinstance(count, int) and 1 <= count <= tasks for count in counts):
+        raise UserError(f"groups={counts}: every level has between 1 and {tasks} groups, as there are {tasks} tasks")
+    if list(counts) != sorted(counts):
+        raise UserError(f"groups={counts} decreases: tasks separated once cannot share again")
+    return counts
+
+
+def _counts_within(
+    affinity: Affinity,
+    cuts: Sequence[Cut],
+    adapter: Adapter,
+    budget: float | None,
+    budget_params: int | None,
+    noise_corrected: bool,
+) -> tuple[int, ...]:
+    spec, costs = affinity.spec, level_costs(affinity.spec, adapter)
+    limits = Limits(
+        None if budget is None else _mac_limit(budget, spec.macs) - spec.stem_macs,
+        None if budget_params is None else int(budget_params),
+    )
+    choice = choose_counts(_options(affinity, cuts, costs, noise_corrected), limits)
+    if choice is None:
+        raise _infeasible(affinity, costs, budget, budget_params)
+    return choice.counts
+
+
+def _options(
+    affinity: Affinity, cuts: Sequence[Cut], costs: Sequence[LevelCost], noise_corrected: bool
+) -> list[LevelOptions]:
+    parameters = sum(cost.parameters for cost in costs)
+    options = []
+    for level, cost in enumerate(costs):
+        matrix = affinity.corrected(level) if noise_corrected else affinity.per_level[level]
+        share = cost.parameters / parameters
+        losses = (round(share * disagreement(matrix, cut) / LOSS_UNIT) for cut in cuts)
+        options.append(LevelOptions(tuple(losses), cost.macs, cost.parameters))
+    return options
+
+
+def _mac_limit(budget: float, backbone_macs: int) -> int:
+    """The most MACs whose ratio to one backbone pass is at most the budget, as `TreeCost.ratio` computes it."""
+    if not 0 < budget < math.inf:
+        raise UserError(f"budget={budget}: give a positive multiple of one backbone pass, such as 1.6")
+    limit = math.floor(budget * backbone_macs)
+    while (limit + 1) / backbone_macs <= budget:
+        limit += 1
+    while limit / backbone_macs > budget:
+        limit -= 1
+    return limit
+
+
+def _infeasible(
+    affinity: Affinity, costs: Sequence[LevelCost], budget: float | None, budget_params: int | None
+) -> UserError:
+    """Names each budget that one group at every level passes, and the cheapest feasible one (rounded up)."""
+    spec = affinity.spec
+    ratio = (spec.stem_macs + sum(cost.macs for cost in costs)) / spec.macs
+    parameters = sum(cost.parameters for cost in costs)
+    problems = []
+    if budget is not None and ratio > budget:
+        problems.append(f"budget={budget:g}: use at least {math.ceil(ratio * 1000) / 1000:.3f}")
+    if budget_params is not None and parameters > budget_params:
+        problems.append(f"budget_params={budget_params}: use at least {parameters}")
+    return UserError(f"infeasible {' and '.join(problems)}, the cost of one group at every level, or a smaller adapter")

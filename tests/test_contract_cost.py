@@ -1,0 +1,68 @@
+"""Predicted parameters, multiply-accumulates and level passes are those of the built model, exactly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from contract_backbones import CONTRACTS, TASKS, TREES, grow
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import branchtune as bt
+
+ADAPTERS: dict[str, bt.Adapter] = {"lora": bt.LoRA(r=3, rank_pattern={1: 2}), "bottleneck": bt.Bottleneck(5)}
+
+
+def counted_macs(model: bt.MultiTaskModel, images: torch.Tensor, inputs: dict[str, torch.Tensor]) -> int:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.backbone(images, inputs=inputs)
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_predicted_cost_is_the_counted_one(name: str, adapter: str) -> None:
+    contract = CONTRACTS[name]
+    for tree in (bt.TaskTree.shared(TASKS, 4), TREES["interleaved"], TREES["from_level_0"]):
+        model = grow(name, tree, ADAPTERS[adapter])
+        predicted = model.cost()
+        assert predicted.parameters == model.count_parameters()["adapters"]
+        assert predicted.macs == counted_macs(model, contract.images(1), contract.inputs(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_predicted_cost_is_the_counted_one_at_full_size(name: str, adapter: str) -> None:
+    contract = CONTRACTS[name]
+    model = grow(name, TREES["interleaved"], ADAPTERS[adapter], full=True)
+    predicted = model.cost()
+    assert predicted.parameters == model.count_parameters()["adapters"]
+    assert predicted.macs == counted_macs(model, contract.images(1, full=True), contract.inputs(1, full=True))
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_a_backbone_without_adapters_costs_one_plain_pass(name: str) -> None:
+    contract = CONTRACTS[name]
+    model = grow(name, bt.TaskTree.shared(TASKS, 4), None)
+    cost = model.cost()
+    assert (cost.parameters, cost.ratio) == (0, 1.0)
+    assert cost.macs == cost.backbone_macs == counted_macs(model, contract.images(1), contract.inputs(1))
+
+
+@pytest.mark.parametrize("wanted", [TASKS, ("b",), ("a", "d"), ("b", "c"), ("c", "a", "b")], ids="".join)
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_level_passes_are_the_groups_of_the_pruned_tree(name: str, wanted: tuple[str, ...]) -> None:
+    contract, tree = CONTRACTS[name], TREES["interleaved"]
+    model = grow(name, tree, ADAPTERS["lora"])
+    rows: list[int] = []
+
+    def note(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        rows.append(len(args[0]))
+
+    for level in model.spec.levels:
+        model.backbone.frozen.get_submodule(level.end).register_forward_pre_hook(note)
+    with torch.no_grad():
+        model(contract.images(2), tasks=wanted, **contract.inputs(2))
+    assert tuple(rows) == tuple(2 * count for count in tree.restrict(wanted).group_counts)
