@@ -1,6 +1,6 @@
 """Draw scenes with all their dense labels into one PNG: image, semseg, parts, saliency, normals, depth, edge per row.
 
-    python scripts/contact_sheet.py sheet.png --count 8 --size 128 128
+python scripts/contact_sheet.py sheet.png --count 8 --size 128 128
 """
 
 from __future__ import annotations

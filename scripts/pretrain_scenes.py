@@ -257,8 +257,9 @@ def train(args: argparse.Namespace, data: dict[str, Tensor], held_out: dict[str,
             print(line, flush=True)
             print(line, file=log, flush=True)
 
+    settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     count = sum(p.numel() for p in model.backbone.parameters())
-    say(f"{'resumed at step ' + str(first) if first else 'started'}: backbone of {count:,} parameters, {vars(args)}")
+    say(f"{'resumed at step ' + str(first) if first else 'started'}: backbone of {count:,} parameters, {settings}")
     started, running = time.perf_counter() - spent, {}
     for step, indices, generator in batches(args.images, args.batch, args.seed, first, args.steps):
         indices = indices[rank::ranks]
@@ -279,7 +280,8 @@ def train(args: argparse.Namespace, data: dict[str, Tensor], held_out: dict[str,
         nn.utils.clip_grad_norm_(model.parameters(), 3.0)
         optimizer.step()
         for name, value in {"loss": loss, **parts}.items():
-            running[name] = 0.95 * running.get(name, float(value)) + 0.05 * float(value)
+            now = float(value.detach())
+            running[name] = 0.95 * running.get(name, now) + 0.05 * now
         done = step + 1
         if done % 50 == 0:
             shown = " ".join(f"{name} {value:.4f}" for name, value in running.items())
@@ -310,7 +312,7 @@ def save(args: argparse.Namespace, backbone: nn.Module, validation: dict[str, fl
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "trained_on": "image-level labels of branchtune.data.scenes (no dense label)",
         "labels": list(LABELS),
-        "command": "python scripts/pretrain_scenes.py " + " ".join(sys.argv[1:]),
+        "command": " ".join(["scripts/pretrain_scenes.py", *sys.argv[1:]]),
         "images": args.images,
         "steps": args.steps,
         "batch": args.batch,

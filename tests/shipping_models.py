@@ -13,7 +13,13 @@ import branchtune as bt
 from branchtune.backbone.source import create_backbone
 
 SWIN = "swin_tiny_patch4_window7_224"
-SIZES = {"img_size": 32, "embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1), "window_size": 2}
+SIZES: dict[str, Any] = {
+    "img_size": 32,
+    "embed_dim": 8,
+    "depths": (1, 1, 1, 1),
+    "num_heads": (1, 1, 1, 1),
+    "window_size": 2,
+}
 TREE = bt.TaskTree([[["a", "b", "c"]], [["a", "b", "c"]], [["a", "b"], ["c"]], [["a"], ["b"], ["c"]]])
 
 

@@ -62,7 +62,7 @@ def test_level_passes_are_the_groups_of_the_pruned_tree(name: str, wanted: tuple
         rows.append(len(args[0]))
 
     for level in model.spec.levels:
-        model.backbone.frozen.get_submodule(level.end).register_forward_pre_hook(note)
+        model.backbone.frozen.get_submodule(level.start).register_forward_pre_hook(note)
     with torch.no_grad():
         model(contract.images(2), tasks=wanted, **contract.inputs(2))
     assert tuple(rows) == tuple(2 * count for count in tree.restrict(wanted).group_counts)

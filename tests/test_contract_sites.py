@@ -46,8 +46,8 @@ def test_every_site_changes_the_output_at_full_size(name: str, adapter: str) -> 
 
 def check_every_site_acts(name: str, adapter: str, full: bool) -> None:
     contract = CONTRACTS[name]
-    model = grow(name, SHARED, ADAPTERS[adapter], full).double()
-    images, inputs = contract.images(1, torch.float64, full), contract.inputs(1, full)
+    model = grow(name, SHARED, ADAPTERS[adapter], full)
+    images, inputs = contract.images(1, full=full), contract.inputs(1, full)
     with torch.no_grad():
         untouched = last_map(model, images, inputs)
         for site in model.backbone.sites.values():

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
@@ -12,6 +12,7 @@ lengths = st.integers(1, 40)
 batch_sizes = st.integers(1, 12)
 
 
+@settings(deadline=None)
 @given(lengths, batch_sizes, st.booleans(), st.booleans())
 def test_batches_cover_the_set_once(length: int, batch_size: int, shuffle: bool, drop_last: bool):
     sampler = EpochSampler(length, batch_size, shuffle=shuffle, drop_last=drop_last)

@@ -53,6 +53,7 @@ def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
         assert same(a[key], b[key]), key
 
 
+@settings(deadline=None)
 @given(from_1)
 def test_flipping_twice_changes_nothing(size: tuple[int, int]):
     sample = make_sample(*size)

@@ -83,6 +83,7 @@ def test_the_folder(out: Path, tmp_path: Path, backbone: nn.Module) -> None:
         (lambda c: c.update(tree={"format": 9, "levels": []}), r"tree format 9 is newer"),
         (lambda c: c["spec"].pop("sites"), r"not a description of a backbone \(KeyError: 'sites'\)"),
         (lambda c: c.update(tasks=3), r"damaged \(TypeError"),
+        (lambda c: c.update(dtype="float31"), r"damaged \(dtype 'float31'\)"),
         (lambda c: c.update(hashes={}), r"damaged \(KeyError"),
         (lambda c: c["backbone"].update(colour="red"), r"damaged \(TypeError: .*colour"),
         (lambda c: c["tasks"][0].pop("class"), r"does not describe an object"),

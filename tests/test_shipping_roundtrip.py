@@ -145,6 +145,7 @@ def test_the_card_shows_tree_counts_and_how_to_load(tmp_path: Path) -> None:
     assert f"| adapters | {model.count_parameters()['adapters']:,} |" in card
     assert 'from_pretrained("out", backbone_checkpoint="weights0.safetensors")' in card
     assert "images of 32x32 pixels" in card
+    assert "Backbone: swin_tiny_patch4_window7_224.ms_in1k, img_size=32," in card
     assert "mean (0.485, 0.456, 0.406)" in card
     model_on(create_backbone(SWIN, pretrained=False, **SIZES)).save_pretrained(tmp_path / "random")
     card = (tmp_path / "random" / "README.md").read_text()

@@ -61,6 +61,18 @@ def test_the_notes_survive_a_copy(tmp_path: Path) -> None:
     assert report_of(copy.deepcopy(backbone)) == report_of(backbone)
 
 
+def test_a_local_folder_of_timm(tmp_path: Path) -> None:
+    plain = create_backbone("vit_tiny_patch16_224", pretrained=False, **VIT)
+    config = {"architecture": "vit_tiny_patch16_224", "model_args": VIT, "pretrained_cfg": {"tag": "mine"}}
+    write_json(tmp_path / "config.json", config)
+    save_file(plain.state_dict(), tmp_path / "model.safetensors")
+    backbone = create_backbone(f"local-dir:{tmp_path}")
+    assert same_weights(backbone, plain)
+    source = source_of(backbone)
+    assert source == BackboneSource(f"local-dir:{tmp_path}")
+    assert same_weights(source.create(), plain)
+
+
 def test_a_tag_brings_its_image_statistics_even_with_a_local_checkpoint(tmp_path: Path) -> None:
     tag = "vit_tiny_patch16_224.augreg_in21k"
     file = tmp_path / "vit.safetensors"

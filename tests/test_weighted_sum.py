@@ -84,28 +84,30 @@ def test_what_does_not_decay() -> None:
 
 
 class Positions(nn.Module):
-    """A backbone that says which of its weights must not decay, as timm's do."""
+    """A backbone with a relative-position table, which says what else must not decay, as timm's do."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 4, 4)
         self.place = nn.Parameter(torch.zeros(1, 8, 1, 1))
+        self.relative_position_table = nn.Parameter(torch.zeros(8, 8))
         self.one, self.two = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
 
     def no_weight_decay(self) -> set[str]:
         return {"place"}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.two(self.one(self.stem(x) + self.place).relu())
+        return self.two(self.one(self.stem(x) + self.place + self.relative_position_table).relu())
 
 
-def test_what_the_backbone_exempts_does_not_decay() -> None:
+def test_positions_and_what_the_backbone_exempts_do_not_decay() -> None:
     model = bt.MultiTaskModel(
         Positions(), [bt.Depth("depth")], levels=["one", "two"], image_size=32, train_backbone=True
     )
     groups = groups_of(model)
-    assert "backbone.frozen.place" in names_in(model, groups["backbone/no_decay"])
-    assert "backbone.frozen.one.weight" in names_in(model, groups["backbone"])
+    local = {key: {n.removeprefix("backbone.frozen.") for n in names_in(model, groups[key])} for key in groups}
+    assert local["backbone"] == {"stem.weight", "one.weight", "two.weight"}
+    assert local["backbone/no_decay"] == {"place", "relative_position_table", "stem.bias", "one.bias", "two.bias"}
 
 
 def test_a_model_in_which_nothing_trains_is_refused() -> None:

@@ -34,7 +34,7 @@ class TreeCost:
 
     Attributes:
         nodes: every node with its cost.
-        stem_macs: what runs once before the first level.
+        stem_macs: what no branch repeats, see `BackboneSpec`.
         backbone_macs: one plain backbone pass, the unit of `ratio`.
     """
 

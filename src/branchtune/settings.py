@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +70,10 @@ class Settings:
         """The whole resolved configuration as YAML."""
         namespace = copy.deepcopy(self._namespace)
         namespace.pop("config", None)
-        return self._parser.dump(namespace, skip_validation=True)
+        with warnings.catch_warnings():
+            # A tuple in the arguments of a class is written as a list, which is what its type accepts.
+            warnings.filterwarnings("ignore", message=r"\s*Dump of a value that does not round-trip")
+            return self._parser.dump(namespace)
 
     def flat(self) -> dict[str, Any]:
         """Every leaf by its dotted key."""

@@ -186,36 +186,11 @@ class Affinity:
 
     def table(self, level: int | None = None) -> str:
         """The overall matrix, or that of a level, in text: every entry with its standard error."""
-        matrix = self.overall if level is None else self.per_level[level]
-        error = self.overall_error if level is None else self.per_level_error[level]
-        cells = [
-            ["", *self.tasks],
-            *(
-                [task, *(_cell(value, e) for value, e in zip(matrix[i], error[i], strict=True))]
-                for i, task in enumerate(self.tasks)
-            ),
-        ]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join(
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells
-        )
+        from branchtune.affinity.text import affinity_table
+
+        return affinity_table(self, level)
 
     def __str__(self) -> str:
-        samples = sorted(set(self.samples.values()))
-        counted = f", {' to '.join(map(str, {samples[0]: 0, samples[-1]: 0}))} samples per task" if samples else ""
-        kind = {"none": "cosine", "elementwise": "element-wise cosine", "per_tensor": "per-tensor cosine"}
-        lines = [
-            f"affinity on {self.spec.name}: {kind[self.normalize]} of gradients of the {self.source} "
-            f"between different samples{counted}",
-            self.table(),
-        ]
-        if self.cost.passes:
-            lines.append(
-                f"cost: {self.cost.seconds + self.cost.fit_seconds:.1f} s, as many passes as training on "
-                f"{self.cost.passes / 2:,.0f} images"
-            )
-        return "\n".join(lines)
+        from branchtune.affinity.text import affinity_text
 
-
-def _cell(value: float, error: float) -> str:
-    return f"{value:.3f}" if np.isnan(error) else f"{value:.3f} ±{error:.3f}"
+        return affinity_text(self)

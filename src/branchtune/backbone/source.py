@@ -85,11 +85,12 @@ def create_backbone(
         _check_name(name, download)
         model, file = _build(name, download, kwargs), checkpoint
     model.branchtune_report = None if file is None else load_weights(model, file)
+    elsewhere = name.startswith(_ELSEWHERE)
     model.branchtune_source = BackboneSource(
-        name=name if name.startswith(_ELSEWHERE) else name.partition(".")[0],
+        name=name if elsewhere else name.partition(".")[0],
         kwargs=kwargs,
         pretrained=pretrained and checkpoint is None,
-        tag=model.pretrained_cfg.get("tag") or None,
+        tag=None if elsewhere else model.pretrained_cfg.get("tag") or None,
         checkpoint_file=None if checkpoint is None else Path(checkpoint).name,
         checkpoint_sha256=None if checkpoint is None else file_sha256(checkpoint),
     )

@@ -58,7 +58,7 @@ class Level:
     """A consecutive slice of the backbone, from the call of module `start` to the return of module `end`.
 
     Attributes:
-        macs: multiply-accumulates of the frozen operations, per image.
+        macs: multiply-accumulates of the frozen operations that see the batch, per image.
     """
 
     index: int
@@ -100,7 +100,8 @@ class BackboneSpec:
         dead: layers that cannot carry an adapter, by name, with the reason.
         side_inputs: modules called with further tensors that carry the batch.
         parameters: names of the parameters that the features depend on (not a classifier's, for example).
-        stem_macs: multiply-accumulates before the first level, per image.
+        stem_macs: multiply-accumulates that no branch repeats: those before the first level, and inside the levels
+            those that do not see the batch (networks over relative positions), for one image.
         feature_indices: set when features must come from timm's `forward_intermediates`, because raw outputs of blocks
             are not image grids (hiera): the indices to ask for.
     """

@@ -57,8 +57,11 @@ def trace_backbone(
     _check_bounds(backbone, bounds, first, both)
     _check_batch(backbone, first, second, both, tolerance=1e-3 if tensor.dtype.itemsize >= 4 else 5e-2)
     features, indices = _features(model, bounds, first, images[:1], size)
+    # What does not grow with the batch (a network over relative positions) is not repeated by a branch either.
+    macs = [pair - one for one, pair in zip(first.level_macs, both.level_macs, strict=True)]
+    once = sum(first.level_macs) - sum(macs)
     traced = tuple(
-        Level(i, first.starts[i], bound.end, feature, first.level_macs[i])
+        Level(i, first.starts[i], bound.end, feature, macs[i])
         for i, (bound, feature) in enumerate(zip(bounds, features, strict=True))
     )
     sites, dead = classify_sites(model, first, both, parameters)
@@ -74,7 +77,7 @@ def trace_backbone(
         dead=dead,
         side_inputs=_side_inputs(first, both),
         parameters=parameters,
-        stem_macs=first.stem_macs,
+        stem_macs=first.stem_macs + once,
         feature_indices=indices,
     )
 

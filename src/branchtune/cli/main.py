@@ -47,12 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = importlib.import_module(f"branchtune.cli.{argv[0]}")
         command.run(argv[1:])
     except UserError as error:
-        print(f"branchtune: {error}", file=sys.stderr)
+        print(f"branchtune: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("branchtune: interrupted; the same command continues the run", file=sys.stderr)
         return 130
     return 0
+
+
+def _one_line(error: UserError) -> str:
+    """The message; an error from a loader's worker process arrives with its traceback as text."""
+    text = str(error)
+    return text.rpartition("UserError: ")[2].strip() if text.startswith("Caught UserError") else text
 
 
 def entry() -> None:

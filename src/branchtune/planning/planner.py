@@ -122,7 +122,10 @@ def _infeasible(
     parameters = sum(cost.parameters for cost in costs)
     problems = []
     if budget is not None and ratio > budget:
-        problems.append(f"budget={budget:g}: use at least {math.ceil(ratio * 1000) / 1000:.3f}")
+        problems.append(f"budget={budget:g} (at least {math.ceil(ratio * 1000) / 1000:.3f})")
     if budget_params is not None and parameters > budget_params:
-        problems.append(f"budget_params={budget_params}: use at least {parameters}")
-    return UserError(f"infeasible {' and '.join(problems)}, the cost of one group at every level, or a smaller adapter")
+        problems.append(f"budget_params={budget_params} (at least {parameters})")
+    return UserError(
+        f"infeasible {' and '.join(problems)}: one group at every level costs that much; "
+        "raise it, or choose a smaller adapter"
+    )

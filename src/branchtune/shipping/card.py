@@ -39,11 +39,10 @@ def model_card(model: MultiTaskModel, config: ModelConfig, name: str) -> str:
     Args:
         name: of the folder.
     """
-    backbone = model.spec.name if config.source is None else str(config.source)
     return _TEMPLATE.format(
         kind="full-fine-tuning" if model.adapter is None else type(model.adapter).__name__.lower(),
         tasks=", ".join(model.tasks),
-        backbone=backbone,
+        backbone=model.spec.name,
         tree=model.tree,
         counts="\n".join(f"| {owner} | {count:,} |" for owner, count in config.parameters.items()),
         loading=f'model = bt.MultiTaskModel.from_pretrained("{name}"{_backbone_argument(config)})',
@@ -67,6 +66,8 @@ def _notes(model: MultiTaskModel, config: ModelConfig) -> list[str]:
     cfg = getattr(model.backbone.frozen, "pretrained_cfg", None) or {}
     if "mean" in cfg and "std" in cfg:
         notes[0] += f" They enter normalised: mean {tuple(cfg['mean'])}, standard deviation {tuple(cfg['std'])}."
+    if config.source is not None:
+        notes.append(f"Backbone: {config.source}.")
     if "backbone=" in _backbone_argument(config):
         notes.append(
             "The backbone cannot be created again from its name: pass the module that the model was trained on, "

@@ -104,7 +104,7 @@ class ModelConfig:
         """
         _check_keys(data)
         try:
-            return cls(
+            config = cls(
                 tasks=tuple(rebuild(entry, Task) for entry in data["tasks"]),  # type: ignore[type-abstract]
                 tree=TaskTree.from_json(data["tree"]),
                 adapter=None if data["adapter"] is None else rebuild(data["adapter"], Adapter),  # type: ignore[type-abstract]
@@ -123,11 +123,12 @@ class ModelConfig:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"damaged ({type(error).__name__}: {error}), save the model again") from error
+        if not isinstance(getattr(torch, str(config.dtype), None), torch.dtype):
+            raise UserError(f"damaged (dtype {config.dtype!r}), save the model again")
+        return config
 
     def torch_dtype(self) -> torch.dtype:
-        found = getattr(torch, self.dtype, None)
-        if not isinstance(found, torch.dtype):
-            raise UserError(f"damaged (dtype {self.dtype!r}), save the model again")
+        found: torch.dtype = getattr(torch, self.dtype)
         return found
 
     def difference(self, backbone: nn.Module) -> str | None:

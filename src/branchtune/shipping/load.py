@@ -38,12 +38,12 @@ def load_pretrained(
     folder = local_folder(path)
     config = _config(folder)
     adapters, decoders = read_tensors(folder / ADAPTERS), read_tensors(folder / DECODERS)
-    if backbone is None:
-        backbone = _create_backbone(config, folder, backbone_checkpoint)
-    elif backbone_checkpoint is not None:
+    if backbone is not None and backbone_checkpoint is not None:
         raise UserError("backbone= and backbone_checkpoint= exclude each other: pass one of them")
-    _check_backbone(config, folder, backbone)
     with torch.random.fork_rng(devices=[]):
+        if backbone is None:
+            backbone = _create_backbone(config, folder, backbone_checkpoint)
+        _check_backbone(config, folder, backbone)
         model = config.build(backbone)
     fill(adapter_tensors(model), adapters, folder / ADAPTERS)
     fill(decoder_tensors(model), decoders, folder / DECODERS)

@@ -92,7 +92,7 @@ def _wrong_normal(target: Tensor) -> str | None:
     outside = target.abs() > 1 + NORMAL_TOLERANCE
     if outside.any():
         return _first(outside, target, "an element of a unit normal is in [-1, 1], or NaN where ignored")
-    length = target.norm(dim=0)
+    length = target.square().sum(dim=0).sqrt()
     bad = (length - 1).abs() > NORMAL_TOLERANCE
     return _first(bad, length, "this is the length of a normal, which must be 1 (divide by it)")
 

@@ -20,6 +20,12 @@ from branchtune.training.checkpoint_io import AtomicCheckpointIO, read_checkpoin
 from branchtune.training.module import MultiTaskModule, check_checkpoint
 
 MANUAL_KEYS = ("gradient_clip_val", "accumulate_grad_batches")
+EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",  # a choice here: small data sets are cached in the training process
+    ".*number of training batches.*",
+    ".*exists and is not empty.*",  # a run that continues
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.15
+)
 
 
 def train(
@@ -72,11 +78,8 @@ def train(
         callbacks.append(EarlyStopping("score", mode="max", patience=config.early_stopping))
     trainer = _trainer(settings, callbacks, config, directory)
     with warnings.catch_warnings():
-        # Loading in the training process is a choice here: small data sets are cached in memory.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*number of training batches.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, train_batches, val_batches, ckpt_path=last if last.exists() else None, weights_only=True)
     if config.evaluate == "best" and (checkpoints / "best.ckpt").exists():
         checkpoint = read_checkpoint(checkpoints / "best.ckpt")

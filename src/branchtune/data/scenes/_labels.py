@@ -56,7 +56,8 @@ def _edges(hits: Hits, shape: tuple[int, int]) -> Floats:
     """Occlusion edges on the nearer pixel, creases on the left or upper one, about one pixel wide.
 
     Two neighbouring pixels of different smooth surfaces share an occlusion edge if neither's tangent plane passes
-    through the other's point (3 % of the depth + 1 cm), and a crease if their normals differ by more than about 35 degrees.
+    through the other's point (3 % of the depth + 1 cm), and a crease if their normals differ by more than about
+    35 degrees.
     """
     surface, depth = hits.surface.reshape(shape), hits.depth.reshape(shape)
     normals, rays = hits.normals.reshape(3, *shape), hits.rays.reshape(3, *shape)

@@ -37,7 +37,7 @@ def compose(rng: np.random.Generator) -> Scene:
     _surfaces(scene)
     _camera(scene)
     floor = _Floor(size)
-    floor.take(*scene.camera.position[:2], 1.3, 1.3, wall=-2.0)
+    floor.take(scene.camera.position[0], scene.camera.position[1], 1.3, 1.3, wall=-2.0)
     _hang(scene)
     _wall_furniture(scene, floor)
     _figures(scene, floor)
@@ -255,4 +255,4 @@ def _lights(scene: Scene) -> None:
     if rng.random() < 0.4:
         place = size * rng.uniform((0.1, 0.1, 0.6), (0.9, 0.9, 0.95))
         scene.lights.append(Light(place, warm[::-1] * rng.uniform(0.8, 1.8), True))
-    scene.ambient = rng.uniform(0.15, 0.38) * np.array([1, 1, 1] + rng.uniform(-0.1, 0.1, 3))
+    scene.ambient = rng.uniform(0.15, 0.38) * (1 + rng.uniform(-0.1, 0.1, 3))

@@ -93,7 +93,7 @@ class Palette:
         self.spread = rng.uniform(0.1, 1.0)
 
     def colour(self, light: tuple[float, float] = (0.15, 0.8), chroma: float = 0.7) -> NDArray[np.float64]:
-        """A linear RGB colour mostly near the scene's hue, of brightness within `light` and saturation up to `chroma`."""
+        """A linear RGB colour, mostly near the scene's hue: brightness within `light`, saturation up to `chroma`."""
         hue = self.rng.random() if self.rng.random() < 0.3 else self.hue + self.spread * self.rng.uniform(-0.5, 0.5)
         value, saturation = self.rng.uniform(*light), chroma * self.rng.random()
         wheel = 0.5 + 0.5 * np.cos(2 * np.pi * (hue - _PRIMARIES))

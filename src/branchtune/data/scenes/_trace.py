@@ -69,7 +69,8 @@ def cast(scene: Scene, height: int, width: int) -> Hits:
         for index, (top, bottom, left, right) in enumerate(_windows(solids, camera, height, width).tolist())
         if top < bottom and left < right
     }
-    for index, t in solids.hits({index: grid[:, *view].reshape(3, -1) for index, view in views.items()}):
+    seen_by = {index: grid[(slice(None), *view)].reshape(3, -1) for index, view in views.items()}
+    for index, t in solids.hits(seen_by):
         seen = depth[views[index]]
         t = t.reshape(seen.shape)
         nearer = t < seen
@@ -137,7 +138,7 @@ def lit(scene: Scene, light: Light, to_light: Floats, distance: Floats, facing: 
     cosine = np.where(reach > solids.radius, np.sqrt(np.maximum(1 - (solids.radius / reach) ** 2, 0)), -1)
     angle, spread = np.arccos(np.clip(axes[:, 0], -1, 1)), np.arccos(cosine)
     limits = np.cos(np.stack((np.minimum(angle + spread, np.pi), np.maximum(angle - spread, 0)), 1))
-    slices = np.searchsorted(unit[0], (limits + (-1e-5, 1e-5)).astype(np.float32)).tolist()
+    slices = np.searchsorted(unit[0], (limits + np.array([-1e-5, 1e-5])).astype(np.float32)).tolist()
     tested = {}
     for index, (start, stop) in enumerate(slices):
         inside = axes[index] @ unit[:, start:stop] > cosine[index]

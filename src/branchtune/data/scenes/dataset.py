@@ -25,9 +25,9 @@ _TARGET = {"semseg": torch.int64, "parts": torch.int64}
 class Scenes(Dataset[dict[str, Any]]):
     """Procedural indoor scenes with exact labels (see `render_scene`), each rendered at its first use and then kept.
 
-    An item is `{"id": "train-000012", "image": float32 [3, H, W] normalised, "<task>": target}`; an index may also be a pair
-    (epoch, index), of which the epoch is ignored: there is no augmentation. Normals are kept in half precision and
-    brought back to unit length.
+    An item is `{"id": "train-000012", "image": float32 [3, H, W] normalised, "<task>": target}`; an index may also be
+    a pair (epoch, index), of which the epoch is ignored: there is no augmentation. Normals are kept in half precision
+    and brought back to unit length.
 
     Args:
         split: "train", "val" or "test": disjoint scenes for every seed.

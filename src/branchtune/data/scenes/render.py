@@ -46,11 +46,13 @@ def render_scene(seed: int, index: int, height: int, width: int, split: str = "t
     - "image": float32 [3, H, W] in [0, 1], not normalised.
     - "semseg": int64 [H, W], the classes in `CLASSES`.
     - "parts": int64 [H, W], the figure parts in `PARTS`; all 255 (ignored) where no figure is visible.
-    - "saliency": float32 [H, W] in {0, 1}: the most prominent figures and movable things. Every instance of a class in
-      `SALIENT` that covers 0.5 % of the image scores sqrt(area) * exp(-d^2 / 0.32), twice that for a person (d: distance
-      of its centroid from the image's centre, in image sides); the best and all that reach 0.6 of its score are salient.
-    - "normals": float32 [3, H, W], outward unit normals in the camera frame x right, y down, z forward. Their product with the
-      pixel's viewing ray is negative; hence z < 0 but for surfaces seen at a grazing angle far off the optical axis.
+    - "saliency": float32 [H, W] in {0, 1}: the most prominent figures and movable things. Every instance of a class
+      in `SALIENT` that covers 0.5 % of the image scores sqrt(area) * exp(-d^2 / 0.32), twice that for a person (d:
+      distance of its centroid from the image's centre, in image sides); the best and all that reach 0.6 of its score
+      are salient.
+    - "normals": float32 [3, H, W], outward unit normals in the camera frame x right, y down, z forward. Their product
+      with the pixel's viewing ray is negative; hence z < 0 but for surfaces seen at a grazing angle far off the
+      optical axis.
     - "depth": float32 [H, W], z-depth in metres: along the optical axis, not along the ray.
     - "edge": float32 [H, W] in {0, 1}, about one pixel wide: occlusion edges on the nearer surface, and creases sharper
       than about 35 degrees.
@@ -58,13 +60,13 @@ def render_scene(seed: int, index: int, height: int, width: int, split: str = "t
     Labels of the image as a whole (a class is present if one of its instances covers 0.2 % of the image):
 
     - "presence" float32 [16] in {0, 1}; "counts" float32 [16], instances of each class.
-    - "centres": float32 [19 * 16] in {0, 1}: for each class without `STRUCTURE`, then for each figure part, whether the centroid
-      of an instance lies in a cell of a 4 x 4 grid.
+    - "centres": float32 [19 * 16] in {0, 1}: for each class without `STRUCTURE`, then for each figure part, whether
+      the centroid of an instance lies in a cell of a 4 x 4 grid.
     - "distance": float32 [16], log of each class's mean z-depth; NaN where it is not present.
     - "camera": float32 [6]: height (m), pitch (rad, down), roll (rad), tangent of half the field of view (of the longer
       side), sine and cosine of four times the yaw.
-    - "room": float32 [4]: log of the distances to the walls at 0.4 rad to the left, ahead and at 0.4 rad to the right, and
-      of the ceiling's height.
+    - "room": float32 [4]: log of the distances to the walls at 0.4 rad to the left, ahead and at 0.4 rad to the
+      right, and of the ceiling's height.
     - "light": float32 [3], unit vector to the main light in the camera frame, from a point 2.5 m ahead.
     - "palette": float32 [6], linear RGB of the wall ahead and of the floor.
     - "wall_texture", "floor_texture": int64 scalars, the kinds in `TEXTURES`.
