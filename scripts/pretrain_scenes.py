@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -268,7 +269,7 @@ def train(args: argparse.Namespace, data: dict[str, Tensor], held_out: dict[str,
         images, labels = _mirror(_augment(_normalise(data["image"][indices]), generator), labels, generator)
         warm, progress = min(1.0, (step + 1) / args.warmup), step / args.steps
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * warm * 0.5 * (1 + np.cos(np.pi * progress))
+            group["lr"] = args.lr * warm * 0.5 * (1 + math.cos(math.pi * progress))
         with torch.autocast("cpu", torch.bfloat16):
             outputs = model(images)
         parts = losses(outputs, labels)

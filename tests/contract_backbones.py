@@ -207,9 +207,13 @@ CONTRACTS: Mapping[str, Contract] = {
 }
 
 
-@cache
 def traced(name: str, full: bool = False) -> tuple[nn.Module, BackboneSpec]:
     """A contract's backbone and its description, made once per test run; nothing may change them."""
+    return _traced(name, full)
+
+
+@cache
+def _traced(name: str, full: bool) -> tuple[nn.Module, BackboneSpec]:
     backbone = CONTRACTS[name].build(full)
     return backbone, CONTRACTS[name].trace(backbone, full)
 
@@ -238,6 +242,7 @@ def grow(
 ) -> bt.MultiTaskModel:
     """A model of the four tasks on a contract's backbone, in eval mode, with a small decoder."""
     backbone, spec = traced(name, full)
+    backbone = options.pop("backbone", backbone)
     options = {"decoder": bt.LightDecoder(dim=16, stride=8), "spec": spec, **options}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-from affinity_cases import PLAIN_LEVELS, Fit, Plain, batches, drop_labels, swin
 from torch import Tensor, nn
 
+from affinity_cases import PLAIN_LEVELS, Fit, Plain, batches, drop_labels, swin
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.bottleneck import Bottleneck
 from branchtune.adapters.lora import LoRA
@@ -30,7 +30,7 @@ def model_of(backbone: nn.Module, adapter: Adapter, levels: Any = None) -> Multi
 
 def gradients(model: MultiTaskModel, source: Any) -> dict[str, Tensor]:
     loader = batches(TASKS, images=5, batch=5)
-    loader[0]["c"] = torch.randn(5, 2, dtype=torch.float64)
+    loader[0]["c"] = torch.arange(10, dtype=torch.float64).view(5, 2)
     drop_labels(loader, "b", [1, 3])
     batch = to_batch(model, loader[0], 5, ())
     found = {task.name: torch.zeros(5, source.layout.total, dtype=torch.float64) for task in TASKS}
@@ -42,7 +42,11 @@ def gradients(model: MultiTaskModel, source: Any) -> dict[str, Tensor]:
 
 def timm_model(name: str, **kwargs: Any) -> nn.Module:
     torch.manual_seed(0)
-    return timm.create_model(name, **kwargs)
+    backbone = timm.create_model(name, **kwargs)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):  # some start at zero, which hides their block
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return backbone
 
 
 CASES: dict[str, Any] = {

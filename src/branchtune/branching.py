@@ -23,6 +23,7 @@ from branchtune.backbone.features import first_tensor, to_map
 from branchtune.backbone.recorder import StopForward
 from branchtune.backbone.spec import BackboneSpec, SideInput, Site
 from branchtune.errors import UserError
+from branchtune.reach import Nodes, Reach
 from branchtune.tree import TaskTree
 
 
@@ -67,6 +68,7 @@ class _Run:
 
     route: Route
     batch: int
+    reach: Reach
     taps: list[Tensor] = field(default_factory=list)
 
 
@@ -86,8 +88,8 @@ class BranchedBackbone(nn.Module):
         train_backbone: full fine-tuning: every weight trains (on a copy), BatchNorm included.
 
     Raises:
-        UserError: the tree's number of levels is not the backbone's; a tree that forks without adapters; a backbone
-            with gradient checkpointing switched on.
+        UserError: the tree's number of levels is not the backbone's; a tree that forks without adapters; a spec
+            of another backbone; gradient checkpointing switched on.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class BranchedBackbone(nn.Module):
             )
         if adapter is None and max(tree.group_counts) > 1:
             raise UserError("a tree that forks needs an adapter: without one all branches compute the same")
-        _refuse_checkpointing(backbone, spec)
+        _check_backbone(backbone, spec)
         self.spec, self.tree, self.adapter = spec, tree, adapter
         self.train_backbone = train_backbone
         self.extra_names = extra_parameters(backbone, spec, extras)
@@ -155,7 +157,7 @@ class BranchedBackbone(nn.Module):
             Per task a list of `[B, C_l, H_l, W_l]`, one for each level.
         """
         route = Route.of(self.tree, self.tree.tasks if tasks is None else list(tasks))
-        run = _Run(route, len(images))
+        run = _Run(route, len(images), Reach(route.slot))
         self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
         token = _current_run.set(run)
         try:
@@ -171,10 +173,8 @@ class BranchedBackbone(nn.Module):
                     "reshapes with a batch size from before the fork; choose other levels"
                 )
         maps = [to_map(tap, level.feature, size) for tap, level in zip(taps, self.spec.levels, strict=True)]
-        return {
-            task: [m[slot * batch : (slot + 1) * batch] for m, slot in zip(maps, slots, strict=True)]
-            for task, slots in route.slot.items()
-        }
+        split = [run.reach.split(folded, level) for level, folded in enumerate(maps)]
+        return {task: [parts[task] for parts in split] for task in route.slot}
 
     def _run_backbone(self, images: Tensor, run: _Run, inputs: dict[str, Any]) -> list[Tensor]:
         if self.spec.feature_indices is not None:
@@ -256,7 +256,8 @@ class _Adapt:
         if run is None or owner.adapter is None:
             return None
         level = self.site.level
-        nodes = [owner.node_adapters(level, group)[self.site.key] for group in run.route.groups[level]]
+        modules = [owner.node_adapters(level, group)[self.site.key] for group in run.route.groups[level]]
+        nodes = Nodes(modules, run.reach, level)
         inputs = next(iter(tensor_arguments(args, kwargs).values()))
         if isinstance(output, tuple):
             return (owner.adapter.apply(self.site, nodes, inputs, output[0]), *output[1:])
@@ -278,7 +279,13 @@ class _Tap:
             raise StopForward
 
 
-def _refuse_checkpointing(backbone: nn.Module, spec: BackboneSpec) -> None:
+def _check_backbone(backbone: nn.Module, spec: BackboneSpec) -> None:
+    names = {name for name, _ in backbone.named_modules()}
+    for name in (name for level in spec.levels for name in (level.start, level.end)):
+        if name not in names:
+            raise UserError(
+                f"{type(backbone).__name__} has no module {name!r}: the spec was traced from another backbone ({spec.name})"
+            )
     for module in backbone.modules():
         for flag in ("grad_checkpointing", "gradient_checkpointing"):
             if getattr(module, flag, False) is True:

@@ -99,6 +99,8 @@ class MultiTaskModel(nn.Module):
         """
         if isinstance(tasks, str):
             raise UserError(f"tasks={tasks!r} is a text: pass a list, tasks=[{tasks!r}]")
+        if images.ndim != 4:
+            raise UserError(f"images have shape {tuple(images.shape)}: expected [B, 3, H, W]")
         wanted = list(self.tasks) if tasks is None else list(tasks)
         features = self.backbone(images, wanted, inputs)
         size = (images.shape[2], images.shape[3])

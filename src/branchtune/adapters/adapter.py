@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from branchtune.backbone.spec import BackboneSpec, Site
+    from branchtune.reach import Nodes
 
 
 class Adapter(ABC):
@@ -43,11 +44,12 @@ class Adapter(ABC):
         """The parameters of one node at `site`, initialised so that the frozen backbone is unchanged."""
 
     @abstractmethod
-    def apply(self, site: Site, nodes: Sequence[Any], inputs: Tensor, output: Tensor) -> Tensor:
+    def apply(self, site: Site, nodes: Nodes, inputs: Tensor, output: Tensor) -> Tensor:
         """The adapted output of the site.
 
         Args:
-            nodes: the modules made by `build`, one for each of the G groups.
+            nodes: the modules made by `build`, one for each of the G groups; `nodes.stack(name)` gives a parameter
+                of all of them as `[G, ...]`, with a gradient for those alone that a backward pass reaches.
             inputs: what the frozen layer saw, `[G * n, ...]`, group-major.
             output: what it returned, `[G * n, ...]`.
         """

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 # Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
 from typing_extensions import TYPE_CHECKING
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from branchtune.backbone.spec import BackboneSpec, Site
+    from branchtune.reach import Nodes
 
 
 @dataclass(frozen=True)
@@ -59,5 +59,5 @@ class Bottleneck(Adapter):
 
         return BottleneckLayer(site.out_channels, self.width(site))
 
-    def apply(self, site: Site, nodes: Sequence[Any], inputs: Tensor, output: Tensor) -> Tensor:
+    def apply(self, site: Site, nodes: Nodes, inputs: Tensor, output: Tensor) -> Tensor:
         return nodes[0].adapt(site, nodes, output, self.activation)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from branchtune.backbone.spec import Site
+from branchtune.reach import Nodes
 
 
 class BottleneckLayer(nn.Module):
@@ -24,11 +24,9 @@ class BottleneckLayer(nn.Module):
         self.up_bias = nn.Parameter(torch.zeros(channels))
 
     @staticmethod
-    def adapt(site: Site, nodes: Sequence[BottleneckLayer], output: Tensor, activation: str) -> Tensor:
+    def adapt(site: Site, nodes: Nodes, output: Tensor, activation: str) -> Tensor:
         """h + W_up act(W_down h + b) + b for every group: `[G * n, ...]` of the same shape."""
-        down, down_bias, up, up_bias = (
-            torch.stack([getattr(node, name) for node in nodes]) for name in ("down", "down_bias", "up", "up_bias")
-        )
+        down, down_bias, up, up_bias = (nodes.stack(name) for name in ("down", "down_bias", "up", "up_bias"))
         h = output.movedim(site.channel_axis, -1)
         x = h.reshape(len(nodes), -1, site.out_channels)
         hidden = getattr(F, activation)(torch.baddbmm(down_bias[:, None], x, down.mT))

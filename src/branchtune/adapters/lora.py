@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 # Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
 from typing_extensions import TYPE_CHECKING
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from branchtune.backbone.spec import BackboneSpec, Site
+    from branchtune.reach import Nodes
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,11 @@ class LoRA(Adapter):
     rank_pattern: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rank_pattern", {int(level): rank for level, rank in self.rank_pattern.items()})
+        try:
+            pattern = {int(level): rank for level, rank in self.rank_pattern.items()}
+        except ValueError as error:
+            raise UserError(f"rank_pattern maps level numbers to ranks, got {self.rank_pattern}") from error
+        object.__setattr__(self, "rank_pattern", pattern)
         for rank in (self.r, *self.rank_pattern.values()):
             if rank < 1:
                 raise UserError(f"LoRA rank must be at least 1, got {rank}")
@@ -84,7 +87,7 @@ class LoRA(Adapter):
             return lora_layers.LoRALinear(site, self.rank(site))
         return lora_layers.KernelDelta(site) if is_depthwise(site) else lora_layers.LoRAConv(site, self.rank(site))
 
-    def apply(self, site: Site, nodes: Sequence[Any], inputs: Tensor, output: Tensor) -> Tensor:
+    def apply(self, site: Site, nodes: Nodes, inputs: Tensor, output: Tensor) -> Tensor:
         from torch.nn.functional import dropout
 
         if self.lora_dropout and nodes[0].training:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from branchtune.backbone.spec import Site
+from branchtune.reach import Nodes
 
 
 def _down(*shape: int) -> nn.Parameter:
@@ -27,10 +27,9 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(site.out_channels, r))
 
     @staticmethod
-    def update(site: Site, nodes: Sequence[LoRALinear], inputs: Tensor) -> Tensor:
+    def update(site: Site, nodes: Nodes, inputs: Tensor) -> Tensor:
         """B_g A_g x for every group g, as two batched products: `[G * n, ..., in]` -> `[G * n, ..., out]`."""
-        down = torch.stack([node.lora_A for node in nodes])
-        up = torch.stack([node.lora_B for node in nodes])
+        down, up = nodes.stack("lora_A"), nodes.stack("lora_B")
         if site.kind == "linear":
             x = inputs.reshape(len(nodes), -1, site.in_channels)
             y = torch.bmm(torch.bmm(x, down.mT), up.mT)
@@ -50,12 +49,12 @@ class LoRAConv(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(site.out_channels, r, 1, 1))
 
     @staticmethod
-    def update(site: Site, nodes: Sequence[LoRAConv], inputs: Tensor) -> Tensor:
+    def update(site: Site, nodes: Nodes, inputs: Tensor) -> Tensor:
         """B_g * A_g * x for every group g: `[G * n, in, H, W]` -> `[G * n, out, H', W']`."""
         parts = []
-        for node, x in zip(nodes, inputs.chunk(len(nodes)), strict=True):
-            hidden = F.conv2d(x, node.lora_A, None, site.stride, site.padding, site.dilation, site.groups)
-            parts.append(F.conv2d(hidden, node.lora_B, groups=site.groups))
+        for down, up, x in zip(nodes.stack("lora_A"), nodes.stack("lora_B"), inputs.chunk(len(nodes)), strict=True):
+            hidden = F.conv2d(x, down, None, site.stride, site.padding, site.dilation, site.groups)
+            parts.append(F.conv2d(hidden, up, groups=site.groups))
         return torch.cat(parts)
 
 
@@ -67,10 +66,10 @@ class KernelDelta(nn.Module):
         self.kernel = nn.Parameter(torch.zeros(site.out_channels, 1, *site.kernel_size))
 
     @staticmethod
-    def update(site: Site, nodes: Sequence[KernelDelta], inputs: Tensor) -> Tensor:
+    def update(site: Site, nodes: Nodes, inputs: Tensor) -> Tensor:
         """dW_g * x for every group g: `[G * n, in, H, W]` -> `[G * n, out, H', W']`."""
         parts = [
-            F.conv2d(x, node.kernel, None, site.stride, site.padding, site.dilation, site.groups)
-            for node, x in zip(nodes, inputs.chunk(len(nodes)), strict=True)
+            F.conv2d(x, kernel, None, site.stride, site.padding, site.dilation, site.groups)
+            for kernel, x in zip(nodes.stack("kernel"), inputs.chunk(len(nodes)), strict=True)
         ]
         return torch.cat(parts)

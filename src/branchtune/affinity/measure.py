@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ from branchtune.affinity.gradients import (
     site_weights,
 )
 from branchtune.affinity.lora_gradients import LoRAGradients
-from branchtune.affinity.matrix import Affinity, AffinityCost, Matrix, Normalize, Source
+from branchtune.affinity.matrix import Affinity, AffinityCost, Normalize, Source
 from branchtune.affinity.mean_cosine import MeanCosine
 from branchtune.affinity.paired_similarity import PairedSimilarity
 from branchtune.backbone.spec import BackboneSpec
@@ -99,7 +98,8 @@ def measure_affinity(
         )
         reference = next(backbone.parameters(), None)
         if reference is not None:
-            model.to(reference.device, reference.dtype)
+            for part in (model.decoders, model.backbone.adapters):
+                part.to(reference.device, reference.dtype)
         inputs = tuple(example_inputs or ())
         fit_seconds, fit_images = _prepare_decoders(
             model, loader, decoders, decoder_steps, decoder_lr, inputs, progress
@@ -114,7 +114,6 @@ def measure_affinity(
         start = time.perf_counter()
         images, counts = collect(model, gradients, estimator, loader, samples, inputs, progress)
     estimate = estimator.estimate().reordered([list(model.tasks).index(name) for name in names])
-    _check_pairs(names, estimate.overall)
     return Affinity(
         tuple(names),
         estimate.overall,
@@ -169,11 +168,3 @@ def _gradients(model: MultiTaskModel, source: Source) -> PerSampleGradients:
     if isinstance(model.adapter, LoRA):
         return LoRAGradients(model)
     return SampleLoop(model, adapter_parameters(model))
-
-
-def _check_pairs(tasks: Sequence[str], overall: Matrix) -> None:
-    for i, j in np.argwhere(np.isnan(overall)):
-        raise UserError(
-            f"tasks {tasks[i]!r} and {tasks[j]!r} have no two different labelled samples to compare in the loader's "
-            "order: shuffle it"
-        )

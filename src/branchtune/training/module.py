@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from branchtune.data.sampling import sample_generator
 from branchtune.errors import UserError
@@ -91,9 +91,11 @@ class MultiTaskModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.task_optimizer.build(self.model)
-        total = int(self.trainer.estimated_stepping_batches)
         epochs = max(1, self.trainer.max_epochs or 1)
-        scheduler = self.schedule.build(optimizer, max(1, total // epochs), total)
+        # Lightning does not know of the accumulation that manual optimisation does itself, epoch by epoch.
+        per_epoch = -(-int(self.trainer.estimated_stepping_batches) // epochs // self.accumulation)
+        total = per_epoch * epochs
+        scheduler = self.schedule.build(optimizer, per_epoch, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -153,6 +155,3 @@ def check_checkpoint(checkpoint: Mapping[str, Any], model: MultiTaskModel) -> No
     if found["tree"] != model.tree.to_json():
         raise UserError("the checkpoint is of another tree: start a run of another name for this one")
 
-
-def trainable_parameters(model: nn.Module) -> Sequence[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -5,23 +5,16 @@ Nothing here writes into a gradient: autograd may hand out one tensor for two pa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
-
+from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from branchtune.model import MultiTaskModel
 
 #: per task one gradient for each parameter, None where the parameter is off the task's path
 TaskGradients = dict[str, list[Tensor | None]]
 
 
 def task_gradients(
-    losses: Mapping[str, Tensor],
-    parameters: Sequence[nn.Parameter],
-    paths: Mapping[str, Collection[nn.Parameter]] | None = None,
+    losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
 ) -> TaskGradients:
     """The gradient of every task's loss, by one backward pass per task; the graph is freed by the last.
 
@@ -29,28 +22,13 @@ def task_gradients(
         losses: scalar loss per task; a task without a label is absent. One that depends on nothing that trains is
             left out of the result.
         parameters: with respect to which.
-        paths: per task the parameters on its path, see `parameters_by_task`. In a folded pass the rows of other
-            branches reach their nodes as zeros; with paths these are None as well.
     """
     losses = {task: loss for task, loss in losses.items() if loss.requires_grad}
     gradients: TaskGradients = {}
     for remaining, (task, loss) in zip(range(len(losses) - 1, -1, -1), losses.items(), strict=True):
-        on_path = [paths is None or parameter in paths[task] for parameter in parameters]
-        wanted = [parameter for parameter, wants in zip(parameters, on_path, strict=True) if wants]
-        found = iter(torch.autograd.grad(loss, wanted, retain_graph=remaining > 0, allow_unused=True))
-        gradients[task] = [next(found) if wants else None for wants in on_path]
+        found = torch.autograd.grad(loss, list(parameters), retain_graph=remaining > 0, allow_unused=True)
+        gradients[task] = list(found)
     return gradients
-
-
-def parameters_by_task(model: MultiTaskModel) -> dict[str, set[nn.Parameter]]:
-    """The trainable parameters on each task's path: its nodes' adapters, its decoder, and what all tasks share."""
-    shared = {p for p in model.backbone.frozen.parameters() if p.requires_grad}
-    paths = {task: shared | set(model.decoders[task].parameters()) for task in model.tasks}
-    if model.adapter is not None:
-        for node in model.tree.nodes():
-            for task in node.tasks:
-                paths[task].update(model.backbone.node_adapters(node.level, node.index).parameters())
-    return paths
 
 
 def clip_task_gradients(gradients: TaskGradients, max_norm: float) -> float:

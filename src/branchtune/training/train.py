@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
 from pathlib import Path
@@ -56,10 +57,11 @@ def train(
         and "bf16" not in str(settings.get("precision"))
     ):
         raise UserError("precision 16-mixed scales losses, which per-task gradients do not support: use bf16-mixed")
+    schedule = dataclasses.replace(config.schedule, warmup_epochs=0.0) if settings.get("fast_dev_run") else config.schedule
     module = MultiTaskModule(
         model,
         config.optimizer,
-        config.schedule,
+        schedule,
         config.seed,
         manual.get("gradient_clip_val"),
         manual.get("accumulate_grad_batches") or 1,

@@ -69,7 +69,7 @@ def cast(scene: Scene, height: int, width: int) -> Hits:
         for index, (top, bottom, left, right) in enumerate(_windows(solids, camera, height, width).tolist())
         if top < bottom and left < right
     }
-    seen_by = {index: grid[(slice(None), *view)].reshape(3, -1) for index, view in views.items()}
+    seen_by = {index: grid[:, view[0], view[1]].reshape(3, -1) for index, view in views.items()}
     for index, t in solids.hits(seen_by):
         seen = depth[views[index]]
         t = t.reshape(seen.shape)
