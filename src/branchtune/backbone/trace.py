@@ -42,14 +42,14 @@ def trace_backbone(
     """
     bounds = resolve_levels(backbone, levels)
     size = _image_size(backbone, image_size)
-    model = clone_sharing_weights(backbone).eval().requires_grad_(True)
-    tensor = next(iter(backbone.parameters()), torch.zeros(()))
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, _image_channels(backbone), *size, generator=generator).to(tensor)
     # The caller may be inside no_grad; which parameters the features depend on is read from the autograd graph.
     with torch.inference_mode(False), torch.enable_grad():
+        model = clone_sharing_weights(backbone).eval().requires_grad_(True)
+        tensor = next(iter(backbone.parameters()), torch.zeros(()))
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(2, _image_channels(backbone), *size, generator=generator).to(tensor)
         first = _record(model, bounds, images[:1], _repeat(example_inputs, 1))
-    parameters = _reached_parameters(model, list(first.taps.values()))
+        parameters = _reached_parameters(model, list(first.taps.values()))
     with torch.no_grad():
         second, both = (
             _record(model, bounds, images[rows], _repeat(example_inputs, len(rows))) for rows in ([1], [0, 1])

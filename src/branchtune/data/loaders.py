@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence, Sized
+from functools import lru_cache
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
@@ -13,6 +15,10 @@ from branchtune.data.sampling import EpochSampler
 from branchtune.errors import UserError
 from branchtune.progress import Reporter
 from branchtune.tasks.task import Task
+
+
+# Fewer scenes than this are rendered sooner than worker processes have started.
+WORTH_WORKERS = 300
 
 
 class SampleSource(Sized, Protocol):
@@ -43,7 +49,7 @@ def make_dataset(
         config.root,
         "train" if split == "train" else "val",
         tasks,
-        tuple(config.image_size),
+        (config.image_size[0], config.image_size[1]),
         mean=mean,
         std=std,
         augmentation=augmentation,
@@ -62,21 +68,41 @@ def _scenes(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> SampleSource:
-    from branchtune.data.scenes.dataset import Scenes
-
     if count is None:
         raise UserError(f"data.{split}_size is not set: say how many scenes to render")
-    names = [task.name for task in tasks]
-    return Scenes(split, count, tuple(config.image_size), seed=config.seed, tasks=names, mean=mean, std=std)
+    height, width = config.image_size
+    return _rendered(split, count, (height, width), config.seed, tuple(t.name for t in tasks), tuple(mean), tuple(std))
+
+
+@lru_cache(maxsize=8)
+def _rendered(
+    split: str,
+    count: int,
+    size: tuple[int, int],
+    seed: int,
+    names: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> SampleSource:
+    """Scenes with all dense labels: runs of one process share what was rendered, whatever their tasks."""
+    from branchtune.data.scenes import DENSE_LABELS, Scenes
+
+    if not set(names) <= set(DENSE_LABELS):
+        return Scenes(split, count, size, seed=seed, tasks=names, mean=mean, std=std)
+    if names != DENSE_LABELS:
+        return _rendered(split, count, size, seed, DENSE_LABELS, mean, std)
+    return Scenes(split, count, size, seed=seed, mean=mean, std=std)
 
 
 def prepare(dataset: SampleSource, reporter: Reporter, title: str) -> None:
     """Do the work that the first epoch would otherwise pay for (rendering), with progress."""
     render = getattr(dataset, "prepare", None)
-    if render is None:
+    missing = getattr(dataset, "missing", 0)
+    if render is None or not missing:
         return
-    with reporter.track(title, len(dataset)) as advance:
-        render(progress=advance)
+    workers = min(4, os.cpu_count() or 1) if missing >= WORTH_WORKERS else 1
+    with reporter.track(title, missing) as advance:
+        render(progress=lambda done, total: advance(), workers=workers)
 
 
 def train_loader(dataset: SampleSource, config: DataConfig, tasks: Sequence[Task], seed: int) -> DataLoader[Any]:

@@ -87,6 +87,11 @@ class Scenes(Dataset[dict[str, Any]]):
             item[task] = _target(task, kept[task])
         return item
 
+    @property
+    def missing(self) -> int:
+        """How many scenes are not in memory yet."""
+        return self.count - len(self._kept)
+
     def prepare(self, progress: Callable[[int, int], None] | None = None, workers: int = 1) -> None:
         """Render all scenes that are not in memory yet.
 
