@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights, their card and the log")
     parser.add_argument("--images", type=int, default=18_000)
     parser.add_argument("--validation", type=int, default=1_000)
-    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--steps", type=int, default=1_200)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=200)

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of scenes_swin.json and .safetensors")
     parser.add_argument("--train", type=int, default=1500, help="scenes to fit the decoders on")
     parser.add_argument("--test", type=int, default=400, help="scenes to score on")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1, help="of the scenes and of the random network")

@@ -222,7 +222,9 @@ TASKS = ("a", "b", "c", "d")
 
 TREES: Mapping[str, bt.TaskTree] = {
     "1124": bt.TaskTree([[TASKS], [TASKS], [["a", "b"], ["c", "d"]], [["a"], ["b"], ["c"], ["d"]]]),
-    "interleaved": bt.TaskTree([[TASKS], [["a", "d"], ["b", "c"]], [["a", "d"], ["b", "c"]], [["a"], ["d"], ["b", "c"]]]),
+    "interleaved": bt.TaskTree(
+        [[TASKS], [["a", "d"], ["b", "c"]], [["a", "d"], ["b", "c"]], [["a"], ["d"], ["b", "c"]]]
+    ),
     "from_level_0": bt.TaskTree([[["b", "d"], ["a", "c"]], *[[["b"], ["d"], ["a", "c"]]] * 2, [[t] for t in TASKS]]),
 }
 

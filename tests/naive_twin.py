@@ -120,9 +120,7 @@ def _as_map(raw: Tensor, feature: Any) -> Tensor:
         return raw.permute(0, 3, 1, 2)
     if feature.layout == "NLC":
         tokens = raw[:, feature.prefix_tokens :]
-        return tokens.permute(0, 2, 1).reshape(
-            len(raw), feature.channels, feature.height, feature.width
-        )
+        return tokens.permute(0, 2, 1).reshape(len(raw), feature.channels, feature.height, feature.width)
     return raw
 
 

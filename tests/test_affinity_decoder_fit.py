@@ -42,10 +42,10 @@ def test_losses_fall_and_only_decoders_move(adapter: Adapter | None) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     history: list[dict[str, float]] = []
-    images = fit_decoders(model, constant(1.0), 60, 1e-2, on_step=lambda step, losses: history.append(losses))
-    assert images == 60 * 4
-    assert len(history) == 60
-    assert all(history[-1][name] < 0.2 * history[0][name] for name in ("a", "b"))
+    images = fit_decoders(model, constant(1.0), 20, 3e-2, on_step=lambda step, losses: history.append(losses))
+    assert images == 20 * 4
+    assert len(history) == 20
+    assert all(history[-1][name] < 0.3 * history[0][name] for name in ("a", "b"))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) == (not name.startswith("decoders."))
     assert [module.training for module in model.modules()] == modes

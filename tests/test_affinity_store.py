@@ -50,20 +50,23 @@ class WithSideInputs(nn.Module):
         )
 
 
-def specs() -> dict[str, BackboneSpec]:
-    side = trace_backbone(WithSideInputs(), ["block"], 32, {"mask": torch.full((1,), 2.0)})
-    assert {type(key) for found in side.side_inputs for key in found.rows} == {int, str}
-    return {
-        "swin": trace_backbone(swin()),
-        "plain": trace_backbone(Plain(), PLAIN_LEVELS, 32),
-        "side inputs": side,
-        "indices": BackboneSpec(**{**vars(SPEC), "feature_indices": (1, 2), "dead": {"x.qkv": "is never called"}}),
-    }
+def spec_with_side_inputs() -> BackboneSpec:
+    spec = trace_backbone(WithSideInputs(), ["block"], 32, {"mask": torch.full((1,), 2.0)})
+    assert {type(key) for found in spec.side_inputs for key in found.rows} == {int, str}
+    return spec
 
 
-@pytest.mark.parametrize("name", ["swin", "plain", "side inputs", "indices"])
+SPECS = {
+    "swin": lambda: trace_backbone(swin()),
+    "plain": lambda: trace_backbone(Plain(), PLAIN_LEVELS, 32),
+    "side inputs": spec_with_side_inputs,
+    "indices": lambda: BackboneSpec(**{**vars(SPEC), "feature_indices": (1, 2), "dead": {"x.qkv": "unused"}}),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
 def test_a_backbone_description_survives_json(name: str) -> None:
-    spec = specs()[name]
+    spec = SPECS[name]()
     assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contract_backbones import CONTRACTS, TASKS, TREES, four_tasks, grow, randomise, weighted_sum
 from torch import Tensor, nn
 
 import branchtune as bt
+from contract_backbones import CONTRACTS, TASKS, TREES, four_tasks, grow, randomise, weighted_sum
 
 LORA = bt.LoRA(r=2)
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from contract_backbones import CONTRACTS, MaskedNet, relative_error, traced
 from torch import Tensor, nn
 
 import branchtune as bt
 from branchtune import UserError
+from contract_backbones import CONTRACTS, TREES, MaskedNet, grow, randomise, relative_error, traced
 
 
 class Stages(nn.Module):
@@ -174,22 +174,23 @@ def test_images_of_another_size_than_traced() -> None:
     assert model.backbone(torch.zeros(2, 3, 96, 32))["b"][0].shape == (2, 24, 6, 2)
 
 
-def test_channels_last_and_autocast_agree_with_the_plain_run() -> None:
-    for name in ("resnet18", "swin_tiny", "convnext_atto"):
-        backbone, spec = traced(name)
-        tree = bt.TaskTree([[["b", "c"]], [["b", "c"]], [["b", "c"]], [["b"], ["c"]]])
-        model = bt.MultiTaskModel(
-            backbone, [bt.Depth("b"), bt.Normals("c")], tree, bt.LoRA(r=2), spec=spec
-        ).eval()
-        for parameter in model.backbone.adapters.parameters():
-            nn.init.normal_(parameter, std=0.1)
-        images = CONTRACTS[name].images(2)
-        with torch.no_grad():
-            plain = model(images)["b"]
-            permuted = model.to(memory_format=torch.channels_last)(
-                images.to(memory_format=torch.channels_last)
-            )["b"]
-            with torch.autocast("cpu", torch.bfloat16):
-                cast = model(images)["b"]
-        assert relative_error(permuted, plain) < 1e-4
-        assert relative_error(cast.float(), plain) < 0.1
+@pytest.mark.parametrize("adapter", [bt.LoRA(r=2), bt.Bottleneck()], ids=["lora", "bottleneck"])
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny", "convnext_atto"])
+def test_channels_last_autocast_and_bfloat16_agree_with_the_plain_run(name: str, adapter: bt.Adapter) -> None:
+    model = randomise(grow(name, TREES["1124"], adapter), 0.1)
+    images = CONTRACTS[name].images(2)
+    with torch.no_grad():
+        plain = model.backbone(images)["b"][-1]
+        model.to(memory_format=torch.channels_last)
+        permuted = model.backbone(images.to(memory_format=torch.channels_last))["b"][-1]
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = model.backbone(images)["b"][-1]
+        half = model.bfloat16().backbone(images.bfloat16())["b"][-1]
+    assert relative_error(permuted, plain) < 1e-4
+    for rounded in (cast.float(), half.float()):
+        assert (rounded - plain).norm() / plain.norm() < 0.02
+
+
+def test_a_backbone_in_half_precision_is_traced_as_in_full() -> None:
+    full, half = Stages(), Stages().bfloat16()
+    assert bt.trace_backbone(half, ["one", "four"], 32) == bt.trace_backbone(full, ["one", "four"], 32)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import timm
 import torch
-from contract_backbones import CONTRACTS, MaskedNet, relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import branchtune as bt
 from branchtune import UserError
+from contract_backbones import CONTRACTS, MaskedNet, relative_error
 
 TREE = bt.TaskTree([[["b", "c"]], [["b"], ["c"]]])
 
@@ -42,8 +43,14 @@ def refused(backbone: nn.Module, levels: Any = ("one", "two"), **options: Any) -
 def grow(backbone: nn.Module, levels: Any = ("one", "two"), **options: Any) -> bt.MultiTaskModel:
     tasks = [bt.Depth("b"), bt.Depth("c")]
     model = bt.MultiTaskModel(
-        backbone, tasks, TREE, bt.LoRA(r=2, target_modules=options.pop("target_modules", None)),
-        bt.LightDecoder(8), levels=list(levels), image_size=32, **options,
+        backbone,
+        tasks,
+        TREE,
+        bt.LoRA(r=2, target_modules=options.pop("target_modules", None)),
+        bt.LightDecoder(8),
+        levels=list(levels),
+        image_size=32,
+        **options,
     ).eval()
     for parameter in model.backbone.adapters.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -188,6 +195,25 @@ def test_a_backbone_that_reshapes_with_an_old_batch_size_is_refused_when_it_lose
         model(torch.zeros(2, 3, 32, 32))
 
 
+def test_a_layer_called_twice_inside_a_level_is_adapted_and_counted_twice() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(torch.tanh(self.layer(x)))
+
+    backbone = Sequence()
+    backbone.two = Recurrent()
+    model = grow(backbone, target_modules=["one", "layer"])
+    check(model, backbone)
+    assert [site.positions for site in model.backbone.sites.values()] == [16, 32]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.backbone(torch.zeros(1, 3, 32, 32))
+    assert counter.get_total_flops() == 2 * model.cost().macs
+
+
 def twin_of(model: bt.MultiTaskModel, backbone: nn.Module, images: Tensor, **inputs: Any) -> dict[str, Tensor]:
     """The last features of each task, from one-task models that share the tree's parameters."""
     outputs = {}
@@ -248,8 +274,13 @@ def test_masks_as_keywords_are_folded(carry: bool) -> None:
 
 def test_bottleneck_on_blocks_that_return_tuples() -> None:
     model = bt.MultiTaskModel(
-        KeywordNet(), [bt.Depth("b"), bt.Depth("c")], TREE, bt.Bottleneck(target_modules=["one", "two"]),
-        bt.LightDecoder(8), levels=["one", "two"], image_size=32,
+        KeywordNet(),
+        [bt.Depth("b"), bt.Depth("c")],
+        TREE,
+        bt.Bottleneck(target_modules=["one", "two"]),
+        bt.LightDecoder(8),
+        levels=["one", "two"],
+        image_size=32,
     ).eval()
     before = model.backbone(torch.ones(1, 3, 32, 32))["c"][-1]
     nn.init.ones_(model.backbone.node_adapters(1, 1)["two"].up_bias)
@@ -262,9 +293,7 @@ def test_torch_transformer_layers_with_a_padding_mask() -> None:
     class Encoder(Sequence):
         def __init__(self) -> None:
             super().__init__()
-            self.one, self.two = (
-                nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)
-            )
+            self.one, self.two = (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2))
 
         def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
             x = self.one(self.tokens(images), src_key_padding_mask=mask)
@@ -289,9 +318,7 @@ def test_example_inputs_for_more_than_one_image_are_refused() -> None:
 
 
 def test_channels_of_a_block_that_ends_with_a_permutation() -> None:
-    backbone = timm.create_model(
-        "convnext_tiny", dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), conv_mlp=False
-    )
+    backbone = timm.create_model("convnext_tiny", dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), conv_mlp=False)
     axes = {s.name: s.channel_axis for s in bt.trace_backbone(backbone, image_size=96).sites if s.kind == "block"}
     assert axes["stages.0.blocks.0"] == 1
     assert axes["stages.0.blocks.0.mlp"] == -1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contract_backbones import CONTRACTS, TASKS, TREES, grow
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import branchtune as bt
+from contract_backbones import CONTRACTS, TASKS, TREES, grow
 
 ADAPTERS: dict[str, bt.Adapter] = {"lora": bt.LoRA(r=3, rank_pattern={1: 2}), "bottleneck": bt.Bottleneck(5)}
 

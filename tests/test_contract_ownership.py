@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from contract_backbones import CONTRACTS, TASKS, TREES, grow, randomise, relative_error, traced, weighted_sum
 from torch import Tensor, nn
 
 import branchtune as bt
+from contract_backbones import CONTRACTS, TASKS, TREES, grow, randomise, relative_error, traced, weighted_sum
 
 LORA = bt.LoRA(r=2)
 NAMES = ("swin_tiny", "swinv2_tiny", "hiera_tiny", "resnet18", "mobilenetv4_conv_small", "masked_net")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from contract_backbones import CONTRACTS, TASKS, TREES, grow, randomise, relative_error, traced, weighted_sum
 from torch import Tensor, nn
 from torch.func import functional_call
 
 import branchtune as bt
+from contract_backbones import CONTRACTS, TASKS, TREES, grow, randomise, relative_error, traced, weighted_sum
 
 LORA = bt.LoRA(r=2, lora_alpha=3)
 
@@ -166,7 +166,5 @@ def test_a_task_asked_for_once_and_one_that_reads_a_single_level() -> None:
 
 def check_only_path(model: bt.MultiTaskModel, task: str) -> None:
     for node in model.tree.nodes():
-        gradients: list[Any] = [
-            p.grad for p in model.backbone.node_adapters(node.level, node.index).parameters()
-        ]
+        gradients: list[Any] = [p.grad for p in model.backbone.node_adapters(node.level, node.index).parameters()]
         assert all((gradient is not None) == (task in node.tasks) for gradient in gradients)

@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from contract_backbones import CONTRACTS, TASKS, grow, traced
 from torch import Tensor, nn
 
 import branchtune as bt
 from branchtune.backbone.spec import BackboneSpec
+from contract_backbones import CONTRACTS, TASKS, grow, traced
 
 SHARED = bt.TaskTree.shared(TASKS, 4)
 ADAPTERS: dict[str, bt.Adapter] = {"lora": bt.LoRA(r=2), "bottleneck": bt.Bottleneck(reduction=4)}
@@ -91,9 +91,7 @@ def test_at_initialisation_a_branch_is_the_frozen_backbone_on_the_folded_batch(n
             assert torch.equal(found, expected[2 * index : 2 * index + 2])
 
 
-def plain_features(
-    backbone: nn.Module, spec: BackboneSpec, images: Tensor, inputs: dict[str, Tensor]
-) -> list[Tensor]:
+def plain_features(backbone: nn.Module, spec: BackboneSpec, images: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
     """The maps at the ends of the levels, without any code of branchtune's."""
     if spec.feature_indices is not None:
         return backbone.forward_intermediates(images, indices=[0, 1, 2, 3], intermediates_only=True)

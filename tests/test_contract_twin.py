@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from contract_backbones import CONTRACTS, TREES, grow, randomise, relative_error, traced, weighted_sum
-from naive_twin import NaiveTwin
 
 import branchtune as bt
+from contract_backbones import CONTRACTS, TREES, grow, randomise, relative_error, traced, weighted_sum
+from naive_twin import NaiveTwin
 
 LORA = bt.LoRA(r=2, lora_alpha=3)
 BOTTLENECK = bt.Bottleneck(reduction=4)
@@ -47,8 +47,17 @@ def check_twin(
             assert relative_error(parameter.grad, own) < tolerance, parameter_name
 
 
-@pytest.mark.parametrize("tree", TREES)
-@pytest.mark.parametrize("name", CONTRACTS)
+HEAVY = ("mobilenetv4_conv_small", "efficientnet_lite0")
+
+
+@pytest.mark.parametrize(
+    ("name", "tree"),
+    [
+        pytest.param(name, tree, marks=[pytest.mark.slow] if name in HEAVY and tree != "interleaved" else [])
+        for name in CONTRACTS
+        for tree in TREES
+    ],
+)
 def test_folded_lora_equals_twin_in_float64(name: str, tree: str) -> None:
     extras = ("norms",) if tree == "interleaved" else ()
     check_twin(name, tree, LORA, extras=extras)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from contract_backbones import CONTRACTS, TASKS, four_tasks, grow, traced
 
 import branchtune as bt
 from branchtune import UserError
 from branchtune.errors import unknown
+from contract_backbones import CONTRACTS, TASKS, four_tasks, grow, traced
 
 LORA = bt.LoRA(r=2)
 

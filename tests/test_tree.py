@@ -36,9 +36,7 @@ def trees(draw: st.DrawFn, max_tasks: int = 6, max_levels: int = 5) -> TaskTree:
 
 @given(trees(), st.randoms())
 def test_equality_and_hash_ignore_the_order_of_writing(tree: TaskTree, rng: random.Random) -> None:
-    shuffled = [
-        [rng.sample(group, len(group)) for group in rng.sample(level, len(level))] for level in tree.levels
-    ]
+    shuffled = [[rng.sample(group, len(group)) for group in rng.sample(level, len(level))] for level in tree.levels]
     assert TaskTree(shuffled) == tree
     assert hash(TaskTree(shuffled)) == hash(tree)
 

@@ -169,8 +169,8 @@ class BranchedBackbone(nn.Module):
         for level, tap in zip(self.spec.levels, taps, strict=True):
             if len(tap) != route.width(level.index) * batch:
                 raise UserError(
-                    f"{self.spec.name} lost the branches before the end of level {level.index} ({level.end!r}): its code "
-                    "reshapes with a batch size from before the fork; choose other levels"
+                    f"{self.spec.name} lost the branches before the end of level {level.index} ({level.end!r}): its "
+                    "code reshapes with a batch size from before the fork; choose other levels"
                 )
         maps = [to_map(tap, level.feature, size) for tap, level in zip(taps, self.spec.levels, strict=True)]
         split = [run.reach.split(folded, level) for level, folded in enumerate(maps)]
@@ -284,7 +284,8 @@ def _check_backbone(backbone: nn.Module, spec: BackboneSpec) -> None:
     for name in (name for level in spec.levels for name in (level.start, level.end)):
         if name not in names:
             raise UserError(
-                f"{type(backbone).__name__} has no module {name!r}: the spec was traced from another backbone ({spec.name})"
+                f"{type(backbone).__name__} has no module {name!r}: the spec was traced from another backbone, "
+                f"{spec.name}"
             )
     for module in backbone.modules():
         for flag in ("grad_checkpointing", "gradient_checkpointing"):

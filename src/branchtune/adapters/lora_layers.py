@@ -41,7 +41,7 @@ class LoRALinear(nn.Module):
 
 
 class LoRAConv(nn.Module):
-    """A `[groups * r, in / groups, kh, kw]` and a 1x1 B `[out, r, 1, 1]`, both with the convolution's channel groups."""
+    """A `[groups * r, in / groups, kh, kw]` and 1x1 B `[out, r, 1, 1]`, both with the convolution's channel groups."""
 
     def __init__(self, site: Site, r: int) -> None:
         super().__init__()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from branchtune.backbone.spec import Site
 from branchtune.model import MultiTaskModel
 
 
@@ -118,11 +119,11 @@ def adapter_parameters(model: MultiTaskModel) -> list[tuple[int, nn.Parameter]]:
     return found
 
 
-def site_weights(model: MultiTaskModel) -> list[tuple[int, nn.Parameter]]:
-    """The frozen weights at the adapted sites with their levels: a layer's weight, all parameters of a block."""
+def site_weights(model: MultiTaskModel, sites: Iterable[Site]) -> list[tuple[int, nn.Parameter]]:
+    """The frozen weights at these sites with their levels: a layer's weight, all parameters of a block."""
     modules: Mapping[str, Any] = dict(model.backbone.frozen.named_modules())
     found: dict[int, tuple[int, nn.Parameter]] = {}
-    for site in sorted(model.backbone.sites.values(), key=lambda site: site.level):
+    for site in sorted(sites, key=lambda site: site.level):
         module = modules[site.name]
         weights = module.parameters() if site.kind == "block" else [module.weight]
         for weight in weights:

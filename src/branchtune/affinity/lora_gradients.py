@@ -1,7 +1,8 @@
 """Per-sample gradients of LoRA at initialisation from one backward pass per task.
 
-A zero added to every site's output receives the gradient of that output, g. With B = 0 only B has a gradient, and for
-sample i it is dB_i = s sum over positions of g (A x)^T, a product of two small matrices per sample.
+With B = 0 the adapters change nothing, so that the model runs without them, and only B has a gradient. A zero added to
+every site's output receives the gradient g of that output; for sample i, dB_i = s sum over positions of g (A x)^T is a
+product of two small matrices.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from branchtune.model import MultiTaskModel
 
 
 class LoRAGradients(PerSampleGradients):
-    """The same gradients as `SampleLoop` over B and depthwise kernels, for a model whose adapter is LoRA.
+    """The same gradients as `SampleLoop` over B and depthwise kernels of a model with one shared LoRA.
 
     Args:
-        model: in eval mode, every parameter frozen, tree shared, B = 0.
+        model: without adapter, in eval mode, every parameter frozen.
+        adapter: of the LoRA, whose A is drawn here.
     """
 
-    def __init__(self, model: MultiTaskModel) -> None:
-        assert isinstance(model.adapter, LoRA)
+    def __init__(self, model: MultiTaskModel, adapter: LoRA) -> None:
         self.model = model
+        like = next(model.decoders.parameters())
         modules = dict(model.backbone.frozen.named_modules())
         self.probes = [
-            _Probe(site, cast(Any, model.backbone.node_adapters(site.level, 0)[site.key]), model.adapter)
-            for site in sorted(model.backbone.sites.values(), key=lambda site: site.level)
+            _Probe(site, cast(Any, adapter.build(site).to(like.device, like.dtype).requires_grad_(False)), adapter)
+            for site in sorted(adapter.select_sites(model.spec), key=lambda site: site.level)
         ]
         for probe in self.probes:
             # First of the hooks: the one at the end of a level may stop the forward pass, and reads the output.

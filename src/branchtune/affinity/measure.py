@@ -84,28 +84,28 @@ def measure_affinity(
     if samples < 2:
         raise UserError(f"samples={samples}: affinity compares different samples, use at least 2")
     names = list(check_tasks(tasks))
+    adapter = adapter or LoRA()
     with _seeded(seed, backbone):
         # In the order of their names, so that decoders, and with them the result, do not depend on the order given.
         model = MultiTaskModel(
             backbone,
             sorted(tasks, key=lambda task: task.name),
-            adapter=adapter or LoRA(),
+            adapter=adapter if source == "adapters" and not isinstance(adapter, LoRA) else None,
             decoder=decoder,
             levels=levels,
             image_size=image_size,
             example_inputs=example_inputs,
             spec=spec,
         )
-        reference = next(backbone.parameters(), None)
-        if reference is not None:
-            for part in (model.decoders, model.backbone.adapters):
-                part.to(reference.device, reference.dtype)
+        _follow(backbone, model.decoders, model.backbone.adapters)
         inputs = tuple(example_inputs or ())
         fit_seconds, fit_images = _prepare_decoders(
             model, loader, decoders, decoder_steps, decoder_lr, inputs, progress
         )
+        # Anew, so that neither A nor the order of the samples depends on how the decoders were fitted.
+        torch.manual_seed(seed)
         model.eval().requires_grad_(False)
-        gradients = _gradients(model, source)
+        gradients = _gradients(model, adapter, source)
         estimator: Estimator = (
             MeanCosine(len(model.tasks), gradients.layout)
             if normalize == "none"
@@ -162,9 +162,17 @@ def _prepare_decoders(
     return time.perf_counter() - start, images
 
 
-def _gradients(model: MultiTaskModel, source: Source) -> PerSampleGradients:
+def _gradients(model: MultiTaskModel, adapter: Adapter, source: Source) -> PerSampleGradients:
     if source == "weights":
-        return SampleLoop(model, site_weights(model))
-    if isinstance(model.adapter, LoRA):
-        return LoRAGradients(model)
+        return SampleLoop(model, site_weights(model, adapter.select_sites(model.spec)))
+    if isinstance(adapter, LoRA):
+        return LoRAGradients(model, adapter)
     return SampleLoop(model, adapter_parameters(model))
+
+
+def _follow(backbone: nn.Module, *modules: nn.Module) -> None:
+    """Move modules to the device and the precision of the backbone."""
+    like = next(backbone.parameters(), None)
+    if like is not None:
+        for module in modules:
+            module.to(like.device, like.dtype)

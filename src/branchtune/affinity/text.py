@@ -32,7 +32,8 @@ def affinity_text(affinity: Affinity) -> str:
     cost = affinity.cost
     if cost.passes:
         lines.append(
-            f"cost: {cost.seconds + cost.fit_seconds:.1f} s, as many passes as training on {cost.passes / 2:,.0f} images"
+            f"cost: {cost.seconds + cost.fit_seconds:.1f} s, "
+            f"as many passes as training on {cost.passes / 2:,.0f} images"
         )
     return "\n".join(lines)
 

@@ -23,10 +23,11 @@ def extra_parameters(backbone: nn.Module, spec: BackboneSpec, extras: Sequence[s
         UserError: an unknown extra, or one that this backbone has no parameter for.
     """
     names: set[str] = set()
+    norms = _norms(backbone)
     for extra in extras:
         if extra not in EXTRAS:
             raise unknown("extra", extra, EXTRAS)
-        found = {name for name in spec.parameters if _belongs(name, extra, _norms(backbone))}
+        found = {name for name in spec.parameters if _belongs(name, extra, norms)}
         if not found:
             raise UserError(f"{spec.name} has no {extra!r} parameters to train: leave it out of extras")
         names |= found

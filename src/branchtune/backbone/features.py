@@ -37,8 +37,8 @@ def feature_of(raw: Tensor, backbone: nn.Module, image_size: tuple[int, int], ch
         grid = _grid(tokens - prefix, image_size)
         if grid is None:
             raise UserError(
-                f"a level of {type(backbone).__name__} ends with {tokens} tokens, which is no image grid for an input of "
-                f"{image_size[0]}x{image_size[1]}: end the level elsewhere (levels=[...]) or use another image size"
+                f"a level of {type(backbone).__name__} ends with {tokens} tokens, which is no image grid for an input "
+                f"of {image_size[0]}x{image_size[1]}: end the level elsewhere (levels=[...]) or use another image size"
             )
         return Feature(raw.shape[2], *grid, "NLC", prefix)
     raise UserError(f"a level's output has shape {tuple(raw.shape)}: expected [B, C, H, W], [B, H, W, C] or [B, N, C]")

@@ -65,7 +65,8 @@ def _natural(backbone: nn.Module, modules: dict[str, nn.Module]) -> tuple[LevelB
     missing = [name for name in names if name not in modules]
     if missing:
         raise UserError(
-            f"feature_info names module {missing[0]!r}, which {type(backbone).__name__} does not have: pass levels=[...]"
+            f"feature_info names module {missing[0]!r}, which {type(backbone).__name__} does not have: pass "
+            "levels=[...]"
         )
     if len({entry["reduction"] for entry in entries}) == 1 and len(names) > DEFAULT_NUM_LEVELS:
         runs = [list(run) for run in np.array_split(names, DEFAULT_NUM_LEVELS)]

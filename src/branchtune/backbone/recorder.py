@@ -19,7 +19,7 @@ from branchtune.backbone.levels import LevelBounds
 from branchtune.errors import UserError
 
 
-class StopForward(Exception):  # noqa: N818 - control flow, not an error
+class StopForward(Exception):
     """Raised by the hook at the end of the last level: what follows (final norm, classifier) is not needed."""
 
 
@@ -63,7 +63,7 @@ class Recorder:
         self.finished = False
 
     def run(self, images: Tensor, inputs: dict[str, Tensor]) -> Recording:
-        entry = self.model.forward_features if hasattr(self.model, "forward_features") else self.model.forward
+        entry: Any = getattr(self.model, "forward_features", self.model.forward)
         # The math kernel decomposes attention into products that torch's counter knows on every device.
         with self._hooks(), sdpa_kernel(SDPBackend.MATH), _CountMacs(self):
             try:
@@ -179,5 +179,8 @@ class _CountMacs(TorchDispatchMode):
 
 def fingerprint(tensor: Tensor) -> Tensor:
     """Two numbers per row that change when the row does: `[rows, 2]`."""
-    rows = tensor.detach().double().flatten(1) if tensor.ndim > 1 else tensor.detach().double()[:, None]
-    return torch.stack([rows.mean(1), rows.square().mean(1)], dim=1)
+    rows = tensor.detach().flatten(1) if tensor.ndim > 1 else tensor.detach()[:, None]
+    if not rows.is_floating_point() or rows.dtype.itemsize < 4:
+        rows = rows.double()
+    norm = torch.linalg.vector_norm(rows, dim=1) / rows.shape[1] ** 0.5
+    return torch.stack([rows.mean(1), norm], dim=1)

@@ -105,7 +105,8 @@ def _conv_problem(module: nn.Conv2d) -> str | None:
 
 
 def _block(name: str, modules: dict[str, nn.Module], call: Call) -> Site:
-    assert call.level is not None and call.last_layer is not None
+    assert call.level is not None
+    assert call.last_layer is not None
     axis = _channel_axis(call.output_shapes[0], modules[call.last_layer])
     channels = call.output_shapes[0][axis]
     return Site(name, call.level, "block", channels, channels, _positions(call, axis), channel_axis=axis)

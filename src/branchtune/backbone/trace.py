@@ -42,7 +42,8 @@ def trace_backbone(
     """
     bounds = resolve_levels(backbone, levels)
     size = _image_size(backbone, image_size)
-    # The caller may be inside no_grad; which parameters the features depend on is read from the autograd graph.
+    # The caller may be inside no_grad or inference_mode; which parameters the features depend on is read from the
+    # autograd graph, and inference mode hides operations from the counter.
     with torch.inference_mode(False), torch.enable_grad():
         model = clone_sharing_weights(backbone).eval().requires_grad_(True)
         tensor = next(iter(backbone.parameters()), torch.zeros(()))
@@ -50,10 +51,10 @@ def trace_backbone(
         images = torch.rand(2, _image_channels(backbone), *size, generator=generator).to(tensor)
         first = _record(model, bounds, images[:1], _repeat(example_inputs, 1))
         parameters = _reached_parameters(model, list(first.taps.values()))
-    with torch.no_grad():
-        second, both = (
-            _record(model, bounds, images[rows], _repeat(example_inputs, len(rows))) for rows in ([1], [0, 1])
-        )
+        with torch.no_grad():
+            second, both = (
+                _record(model, bounds, images[rows], _repeat(example_inputs, len(rows))) for rows in ([1], [0, 1])
+            )
     _check_bounds(backbone, bounds, first, both)
     _check_batch(backbone, first, second, both, tolerance=1e-3 if tensor.dtype.itemsize >= 4 else 5e-2)
     features, indices = _features(model, bounds, first, images[:1], size)
@@ -165,14 +166,16 @@ def _features(
         return features, None
     indices = tuple(info[end][0] for end in ends)
     with torch.no_grad():
-        maps = model.forward_intermediates(image, indices=list(indices), intermediates_only=True, norm=False)
+        forward: Any = model.forward_intermediates
+        maps = forward(image, indices=list(indices), intermediates_only=True, norm=False)
     ours = [to_map(recording.taps[end], feature, size) for end, feature in zip(ends, features, strict=True)]
     if all(
         a.shape == b.shape and torch.allclose(a.detach(), b, rtol=1e-3, atol=1e-4)
         for a, b in zip(ours, maps, strict=True)
     ):
         return features, None
-    return [Feature(*map(int, m.shape[1:]), "intermediates") for m in maps], indices
+    shapes = [(int(c), int(h), int(w)) for _, c, h, w in (m.shape for m in maps)]
+    return [Feature(c, h, w, "intermediates") for c, h, w in shapes], indices
 
 
 def _side_inputs(first: Recording, both: Recording) -> tuple[SideInput, ...]:

@@ -40,8 +40,9 @@ def shade(scene: Scene, hits: Hits, height: int, width: int, rng: np.random.Gene
 
 def _paint(scene: Scene, hits: Hits) -> tuple[Floats, Floats, Floats]:
     albedo = np.empty((3, hits.depth.size), np.float32)
-    for index in np.unique(hits.material):
-        pixels = np.flatnonzero(hits.material == index)
+    order = np.argsort(hits.material, kind="stable")
+    used, starts = np.unique(hits.material[order], return_index=True)
+    for index, pixels in zip(used, np.split(order, starts[1:]), strict=True):
         albedo[:, pixels] = scene.materials[index].albedo(hits.uv[:, pixels])
     specular = np.array([m.specular for m in scene.materials], np.float32)[hits.material]
     glow = np.array([m.glow for m in scene.materials], np.float32)[hits.material]

@@ -40,9 +40,11 @@ class Solids:
         self.corners = self.towards[:, None] + np.einsum("pij,pkj->pki", axes, _CORNERS * bounds[:, None])
         self._axes = axes.astype(np.float32)
         self._to_local = np.ascontiguousarray(self._axes.transpose(0, 2, 1))
-        self._origin = -np.einsum("pij,pi->jp", axes, self.towards).astype(np.float32)
-        self._half = np.array([s.half for s in solids], np.float32).reshape(-1, 3).T
-        self._slope = np.array([s.slope for s in solids], np.float32)
+        origins = -np.einsum("pij,pi->jp", axes, self.towards)
+        halves = np.array([s.half for s in solids]).reshape(-1, 3).T
+        slopes = np.array([[s.slope for s in solids]])
+        # Rows: origin in the local frame, half extents, slope. One copy per ray serves all three.
+        self._table = np.concatenate((origins, halves, slopes)).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -64,8 +66,8 @@ class Solids:
                 d = np.empty((3, stops[-1]), np.float32)
                 for index, stop, count in zip(chunk, stops, counts, strict=True):
                     d[:, stop - count : stop] = self._to_local[index] @ rays[index]
-                rows = np.repeat(chunk, counts)
-                t = hit(self._origin[:, rows], d, self._half[:, rows], self._slope[rows])
+                table = self._table[:, chunk].repeat(counts, 1)
+                t = hit(table[:3], d, table[3:6], table[6])
                 yield from zip(chunk, np.split(t, stops[:-1]), strict=True)
 
     def surfaces(self, index: NDArray[np.intp], rays: Floats, t: Floats) -> tuple[Floats, Floats, NDArray[np.intp]]:
@@ -81,10 +83,11 @@ class Solids:
             at = np.flatnonzero(self.kind[index] == kind)
             rows = index[at]
             axes = self._axes[rows]
-            o, half = self._origin[:, rows], self._half[:, rows]
+            table = self._table[:, rows]
+            o, half = table[:3], table[3:6]
             d = np.einsum("nij,in->jn", axes, rays[:, at])
             p = o + t[at] * d
-            n, face[at] = face_of(p, o, d, half, self._slope[rows])
+            n, face[at] = face_of(p, o, d, half, table[6])
             n = n / (np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]) + primitives.TINY)
             normals[:, at] = np.einsum("nij,jn->in", axes, n)
             if _KINDS[kind] == "box":

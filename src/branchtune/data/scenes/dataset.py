@@ -97,7 +97,8 @@ class Scenes(Dataset[dict[str, Any]]):
 
         Args:
             progress: called with (scenes done, all scenes) after each one.
-            workers: processes to render with; 1 renders in this one.
+            workers: processes to render with; 1 renders in this one. More are spawned: a script that asks for them
+                needs the usual `if __name__ == "__main__":`.
         """
         missing = [i for i in range(self.count) if i not in self._kept]
         if workers <= 1:
