@@ -58,7 +58,9 @@ def main() -> None:
     command = f"python scripts/demo_results.py --seeds {' '.join(map(str, arguments.seeds))}"
     write_json(ROOT / "results" / "scenes_demo.json", {"format": 1, "command": command, "runs": every})
     text = summary(runs, reference)
-    write_text(ROOT / "results" / "scenes_demo.md", f"{text}\n\nMade by `{command}`; raw numbers in scenes_demo.json.\n")
+    write_text(
+        ROOT / "results" / "scenes_demo.md", f"{text}\n\nMade by `{command}`; raw numbers in scenes_demo.json.\n"
+    )
     print(text)
 
 
@@ -77,7 +79,9 @@ def summary(runs: dict[str, list[Results]], reference: Reference) -> str:
     for method, results in runs.items():
         cells = [_spread([r.heads[task] for r in results]) for task in tasks]
         gains[method] = [delta_m(r.heads, reference.metrics, r.higher_is_better) for r in results]
-        lines.append(f"| {TITLES[method].replace(chr(10), ' ')} | " + " | ".join([*cells, _spread(gains[method], 2)]) + " |")
+        lines.append(
+            f"| {TITLES[method].replace(chr(10), ' ')} | " + " | ".join([*cells, _spread(gains[method], 2)]) + " |"
+        )
     values = [f"{reference.metrics[task]:.3f}" for task in tasks]
     lines.append("| single-task reference | " + " | ".join([*values, "0"]) + " |")
     seeds = [r.seed for r in runs["branched"]]

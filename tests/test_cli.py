@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_run import write_config
 
 from branchtune.cli.main import COMMANDS, main
+from tiny_run import write_config
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +40,10 @@ def test_the_help_of_a_command_needs_no_torch(command: str) -> None:
         (["fit", "{config}", "--data.batchsize=3"], "did you mean 'data.batch_size'"),
         (["fit", "{config}", "--data.batch_size=many"], "data.batch_size"),
         (["fit", "{config}", "--adapter.rank=3"], "'rank'"),
-        (["fit", "{config}", "--backbone.name=swin_tinny_patch4_window7_224"], "did you mean 'swin_tiny_patch4_window7_224'"),
+        (
+            ["fit", "{config}", "--backbone.name=swin_tinny_patch4_window7_224"],
+            "did you mean 'swin_tiny_patch4_window7_224'",
+        ),
         (["fit", "{config}", "--backbone.levels=[blocks.99]"], "blocks.99"),
         (["fit", "{config}", "--tree.groups=[1,2]"], "levels"),
         (["fit", "{config}", "--tree.groups=null", "--tree.budget=0.5"], "budget"),

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_run import write_config
 
 from branchtune.run.results import Results
+from tiny_run import write_config
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,9 @@ def test_ten_kills_do_not_change_the_numbers(tmp_path: Path) -> None:
     last = start(config, "killed")
     assert last.wait() == 0, last.stderr.read().decode() if last.stderr else ""
     assert len(killed) == 10, killed
-    results = {name: Results.load(tmp_path / "runs" / name / "results.json").metrics for name in ("whole", "again", "killed")}
+    results = {
+        name: Results.load(tmp_path / "runs" / name / "results.json").metrics for name in ("whole", "again", "killed")
+    }
     assert results["whole"] == results["again"]
     assert results["whole"] == results["killed"]
     tables = {(tmp_path / "runs" / name / "metrics.csv").read_text() for name in results}

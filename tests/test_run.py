@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import write_config
 
 import branchtune as bt
 from branchtune.cli.main import main
 from branchtune.run.results import Results
 from branchtune.settings import Settings
+from tiny_run import write_config
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,9 @@ def test_plan_reads_the_runs_affinity(finished: Path, tmp_path: Path, capsys: py
 @pytest.mark.parametrize("method", ["shared", "separate", "decoders", "full"])
 def test_every_method_trains(finished: Path, method: str) -> None:
     name = f"tiny-{method}"
-    assert main(["fit", str(finished), f"--method={method}", f"--name={name}", "--trainer.max_epochs=1", "--quiet"]) == 0
+    assert (
+        main(["fit", str(finished), f"--method={method}", f"--name={name}", "--trainer.max_epochs=1", "--quiet"]) == 0
+    )
     results = Results.load(run_of(finished, name) / "results.json")
     assert (results.parameters["adapters"] > 0) == (method in ("shared", "separate"))
     assert (results.parameters["backbone"] > 0) == (method == "full")

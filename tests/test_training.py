@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_model import TREE, small_model
 
 import branchtune as bt
 from branchtune.cli.main import main
@@ -18,6 +17,7 @@ from branchtune.training.losses import check_finite, task_losses
 from branchtune.training.module import MultiTaskModule, check_checkpoint
 from branchtune.training.schedule import Schedule
 from branchtune.training.weighted_sum import WeightedSum
+from small_model import TREE, small_model
 from tiny_run import write_config
 
 
@@ -88,7 +88,10 @@ def test_checkpoints_that_do_not_fit_say_why() -> None:
         ({"branchtune": None}, "not written by branchtune"),
         ({"branchtune": {**good["branchtune"], "format": 99}}, "update branchtune"),
         ({"branchtune": {**good["branchtune"], "backbone": "resnet18"}}, "'resnet18'"),
-        ({"branchtune": {**good["branchtune"], "tree": bt.TaskTree.shared(["a", "b", "c"], 4).to_json()}}, "another tree"),
+        (
+            {"branchtune": {**good["branchtune"], "tree": bt.TaskTree.shared(["a", "b", "c"], 4).to_json()}},
+            "another tree",
+        ),
     ]
     for change, message in changes:
         with pytest.raises(bt.UserError, match=message):
@@ -117,7 +120,9 @@ def fit(config: Path, name: str, *arguments: str) -> Path:
 def test_one_task_and_one_image(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     only = "--tasks={depth: {class_path: branchtune.Depth, init_args: {name: depth}}}"
-    run = fit(config, "one", only, "--data.train_size=1", "--data.val_size=1", "--method=shared", "--trainer.max_epochs=1")
+    run = fit(
+        config, "one", only, "--data.train_size=1", "--data.val_size=1", "--method=shared", "--trainer.max_epochs=1"
+    )
     assert Results.load(run / "results.json").metrics["depth"]["rmse"] > 0
 
 
@@ -157,4 +162,4 @@ def test_clipping_and_accumulation_mean_the_same_in_both_modes(tmp_path: Path) -
     manual = fit(config, "manual", *common, "--optimizer=branchtune.AdaTask", undecayed)
     first, second = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (automatic, manual))
     for name, value in first.items():
-        torch.testing.assert_close(value, second[name], rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f'{name}: {m}')
+        torch.testing.assert_close(value, second[name], rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from branchtune.cli.arguments import configured
 
-TEXT = """Fit the decoders on the frozen backbone and measure which tasks pull the shared parameters in the same direction.
+TEXT = """Fit the decoders on the frozen backbone, then measure which tasks pull the shared parameters the same way.
 Writes affinity.json into the run directory; `fit` continues from there."""
 
 

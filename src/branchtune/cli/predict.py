@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from branchtune.errors import UserError
 from branchtune.settings import parse
 
-TEXT = """Apply a run's model to an image, or to every image of a folder. For every image and task two files are written:
+TEXT = """Apply a run's model to an image, or to every image of a folder. For each image and task two files are written:
 <image>.<task>.npy, the output at the image's own size, and <image>.<task>.png, a picture of it."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

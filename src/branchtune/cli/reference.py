@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from branchtune.cli.arguments import configured
 
-TEXT = """Train one fully fine-tuned single-task model per task, with the configuration's decoder, data and recipe, and store
-their results with their settings: what delta_m divides by."""
+TEXT = """Train one fully fine-tuned single-task model per task, with the configuration's decoder, data and recipe, and
+store their results with their settings: what delta_m divides by."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -16,7 +16,6 @@ from branchtune.errors import UserError
 from branchtune.progress import Reporter
 from branchtune.tasks.task import Task
 
-
 # Fewer scenes than this are rendered sooner than worker processes have started.
 WORTH_WORKERS = 300
 
@@ -119,7 +118,7 @@ def eval_loader(dataset: SampleSource, config: DataConfig, tasks: Sequence[Task]
 def _loader(dataset: Any, sampler: EpochSampler, config: DataConfig, tasks: Sequence[Task]) -> DataLoader[Any]:
     return DataLoader(
         dataset,
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         collate_fn=Collate(tasks),
         num_workers=config.workers,
         persistent_workers=config.workers > 0,

@@ -63,9 +63,7 @@ def _reference(settings: Settings, train_all: bool, reporter: Reporter) -> Refer
 
 
 def _footer(settings: Settings, reference: Reference, any_committed: bool, seconds: float, reporter: Reporter) -> None:
-    reporter.say(
-        f"delta_m: mean gain over the reference {reference.id!r} (single-task full fine-tuning, same decoder and recipe)"
-    )
+    reporter.say(f"delta_m: mean gain over the reference {reference.id!r} (full fine-tuning, same decoder and recipe)")
     if any_committed:
         reporter.say(
             "* committed results of the same configuration; branchtune demo --train-all trains these columns here"

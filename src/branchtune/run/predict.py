@@ -40,7 +40,7 @@ def predict(run: Path, images: Sequence[Path], out: Path, tasks: Sequence[str] |
             raise unknown("task", name, settings.config.tasks)
     bench = Workbench(settings.config, reporter)
     model = MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone).to(bench.device).eval()
-    transform = Transform({}, tuple(settings.config.data.image_size), *bench.normalisation)
+    transform = Transform({}, settings.config.data.image_size, *bench.normalisation)
     _make_folder(out)
     skipped = []
     with reporter.track("predict", len(images)) as advance:

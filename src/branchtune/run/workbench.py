@@ -70,7 +70,7 @@ class Workbench:
     @cached_property
     def spec(self) -> BackboneSpec:
         levels = self.config.backbone.levels
-        return trace_backbone(self.backbone, levels, tuple(self.config.data.image_size))
+        return trace_backbone(self.backbone, levels, self.config.data.image_size)
 
     @cached_property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -121,7 +121,8 @@ class MultiTaskModule(L.LightningModule):
                 )
         self.model.load_state_dict(dict(state), strict=False)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Nothing: frozen weights are in no checkpoint; `on_save_checkpoint` adds what trains."""
         return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -154,4 +155,3 @@ def check_checkpoint(checkpoint: Mapping[str, Any], model: MultiTaskModel) -> No
         raise UserError(f"the checkpoint is of backbone {found['backbone']!r}, the model has {model.spec.name!r}")
     if found["tree"] != model.tree.to_json():
         raise UserError("the checkpoint is of another tree: start a run of another name for this one")
-

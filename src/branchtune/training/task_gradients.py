@@ -6,6 +6,7 @@ Nothing here writes into a gradient: autograd may hand out one tensor for two pa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +14,7 @@ from torch import Tensor, nn
 TaskGradients = dict[str, list[Tensor | None]]
 
 
-def task_gradients(
-    losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
-) -> TaskGradients:
+def task_gradients(losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> TaskGradients:
     """The gradient of every task's loss, by one backward pass per task; the graph is freed by the last.
 
     Args:

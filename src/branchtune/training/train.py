@@ -57,7 +57,9 @@ def train(
         and "bf16" not in str(settings.get("precision"))
     ):
         raise UserError("precision 16-mixed scales losses, which per-task gradients do not support: use bf16-mixed")
-    schedule = dataclasses.replace(config.schedule, warmup_epochs=0.0) if settings.get("fast_dev_run") else config.schedule
+    schedule = (
+        dataclasses.replace(config.schedule, warmup_epochs=0.0) if settings.get("fast_dev_run") else config.schedule
+    )
     module = MultiTaskModule(
         model,
         config.optimizer,
