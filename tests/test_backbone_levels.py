@@ -176,8 +176,16 @@ def test_images_of_another_size_than_traced() -> None:
     assert model.backbone(torch.zeros(2, 3, 96, 32))["b"][0].shape == (2, 24, 6, 2)
 
 
-@pytest.mark.parametrize("adapter", [bt.LoRA(r=2), bt.Bottleneck()], ids=["lora", "bottleneck"])
-@pytest.mark.parametrize("name", ["resnet18", "swin_tiny", "convnext_atto"])
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [
+        ("swin_tiny", bt.LoRA(r=2)),
+        ("convnext_atto", bt.Bottleneck()),
+        pytest.param("resnet18", bt.LoRA(r=2), marks=pytest.mark.slow),
+        pytest.param("swin_tiny", bt.Bottleneck(), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_channels_last_autocast_and_bfloat16_agree_with_the_naive_twin(name: str, adapter: bt.Adapter) -> None:
     model = randomise(grow(name, TREES["1124"], adapter), 0.1)
     images = CONTRACTS[name].images(2)
