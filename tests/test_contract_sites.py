@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import branchtune as bt
-from branchtune.backbone.spec import BackboneSpec
+from branchtune.backbone.spec import BackboneSpec, Feature
 from contract_backbones import CONTRACTS, TASKS, grow, traced
 
 SHARED = bt.TaskTree.shared(TASKS, 4)
@@ -105,7 +105,7 @@ def plain_features(backbone: nn.Module, spec: BackboneSpec, images: Tensor, inpu
     return [as_map(kept[level.end], level.feature) for level in spec.levels]
 
 
-def as_map(raw: Tensor, feature: object) -> Tensor:
+def as_map(raw: Tensor, feature: Feature) -> Tensor:
     layout, height, width = feature.layout, feature.height, feature.width
     if layout == "NHWC":
         return raw.permute(0, 3, 1, 2)
