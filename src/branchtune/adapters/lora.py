@@ -92,8 +92,7 @@ class LoRA(Adapter):
 
         if self.lora_dropout and nodes[0].training:
             inputs = dropout(inputs, self.lora_dropout)
-        scale = 1.0 if is_depthwise(site) else self.scale(site)
-        return output + scale * nodes[0].update(site, nodes, inputs)
+        return nodes[0].adapt(site, nodes, inputs, output, self.scale(site))
 
 
 def is_depthwise(site: Site) -> bool:

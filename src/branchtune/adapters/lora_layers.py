@@ -1,4 +1,4 @@
-"""LoRA parameters of one node at one site, and the update that G of them make on a folded batch."""
+"""LoRA parameters of one node at one site, and what G of them do to a folded batch."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(site.out_channels, r))
 
     @staticmethod
-    def update(site: Site, nodes: Nodes, inputs: Tensor) -> Tensor:
-        """B_g A_g x for every group g, as two batched products: `[G * n, ..., in]` -> `[G * n, ..., out]`."""
+    def adapt(site: Site, nodes: Nodes, inputs: Tensor, output: Tensor, scale: float) -> Tensor:
+        """y + s B_g A_g x for every group g: inputs `[G * n, ..., in]`, output `[G * n, ..., out]`."""
         down, up = nodes.stack("lora_A"), nodes.stack("lora_B")
         if site.kind == "linear":
             x = inputs.reshape(len(nodes), -1, site.in_channels)
-            y = torch.bmm(torch.bmm(x, down.mT), up.mT)
-            return y.view(*inputs.shape[:-1], site.out_channels)
+            y = output.reshape(len(nodes), -1, site.out_channels)
+            return torch.baddbmm(y, torch.bmm(x, down.mT), up.mT, alpha=scale).view(output.shape)
         x = inputs[:, :, :: site.stride[0], :: site.stride[1]]
         columns = x.reshape(len(nodes), -1, site.in_channels, x.shape[2] * x.shape[3])
-        y = torch.matmul(up[:, None], torch.matmul(down[:, None], columns))
-        return y.view(len(inputs), site.out_channels, *x.shape[2:])
+        update = torch.matmul(up[:, None], torch.matmul(down[:, None], columns))
+        return torch.add(output, update.view(output.shape), alpha=scale)
 
 
 class LoRAConv(nn.Module):
@@ -49,13 +49,13 @@ class LoRAConv(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(site.out_channels, r, 1, 1))
 
     @staticmethod
-    def update(site: Site, nodes: Nodes, inputs: Tensor) -> Tensor:
-        """B_g * A_g * x for every group g: `[G * n, in, H, W]` -> `[G * n, out, H', W']`."""
+    def adapt(site: Site, nodes: Nodes, inputs: Tensor, output: Tensor, scale: float) -> Tensor:
+        """y + s B_g * A_g * x for every group g: inputs `[G * n, in, H, W]`, output `[G * n, out, H', W']`."""
         parts = []
         for down, up, x in zip(nodes.stack("lora_A"), nodes.stack("lora_B"), inputs.chunk(len(nodes)), strict=True):
             hidden = F.conv2d(x, down, None, site.stride, site.padding, site.dilation, site.groups)
             parts.append(F.conv2d(hidden, up, groups=site.groups))
-        return torch.cat(parts)
+        return torch.add(output, torch.cat(parts), alpha=scale)
 
 
 class KernelDelta(nn.Module):
@@ -66,10 +66,10 @@ class KernelDelta(nn.Module):
         self.kernel = nn.Parameter(torch.zeros(site.out_channels, 1, *site.kernel_size))
 
     @staticmethod
-    def update(site: Site, nodes: Nodes, inputs: Tensor) -> Tensor:
-        """dW_g * x for every group g: `[G * n, in, H, W]` -> `[G * n, out, H', W']`."""
+    def adapt(site: Site, nodes: Nodes, inputs: Tensor, output: Tensor, scale: float) -> Tensor:
+        """y + dW_g * x for every group g, not scaled: inputs `[G * n, in, H, W]`, output `[G * n, out, H', W']`."""
         parts = [
             F.conv2d(x, kernel, None, site.stride, site.padding, site.dilation, site.groups)
             for kernel, x in zip(nodes.stack("kernel"), inputs.chunk(len(nodes)), strict=True)
         ]
-        return torch.cat(parts)
+        return output + torch.cat(parts)
