@@ -187,21 +187,24 @@ def test_images_of_another_size_than_traced() -> None:
     ids=str,
 )
 def test_channels_last_autocast_and_bfloat16_agree_with_the_naive_twin(name: str, adapter: bt.Adapter) -> None:
+    """In half precision folded and twin round differently: neither may be much further from float32 than the other."""
     model = randomise(grow(name, TREES["1124"], adapter), 0.1)
     images = CONTRACTS[name].images(2)
-    permuted = images.to(memory_format=torch.channels_last)
     bf16 = torch.autocast("cpu", torch.bfloat16)
-    for run, batch, tolerance in (
-        (nullcontext(), permuted, 1e-5),
-        (bf16, images, 2e-2),
-        (nullcontext(), images.bfloat16(), 2e-2),
-    ):
-        model.to(batch.dtype).to(memory_format=torch.channels_last)
-        twin = NaiveTwin(model, traced(name)[0])
-        with torch.no_grad(), run:
-            found, expected = model(batch)["b"], twin(batch)["b"]
-        assert found.dtype == expected.dtype
-        assert (found - expected).norm() / expected.norm() < tolerance
+    with torch.no_grad():
+        exact = model(images)["b"]
+        for run, batch in (
+            (nullcontext(), images.to(memory_format=torch.channels_last)),
+            (bf16, images),
+            (nullcontext(), images.bfloat16()),
+        ):
+            model.to(batch.dtype).to(memory_format=torch.channels_last)
+            twin = NaiveTwin(model, traced(name)[0])
+            with run:
+                found, expected = model(batch)["b"], twin(batch)["b"]
+            assert found.dtype == expected.dtype
+            error, twin_error = ((o.float() - exact).norm() / exact.norm() for o in (found, expected))
+            assert error <= 1.5 * twin_error + 1e-5
 
 
 def test_a_backbone_in_half_precision_is_traced_as_in_full() -> None:

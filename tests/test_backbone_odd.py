@@ -52,7 +52,7 @@ def check(model: bt.MultiTaskModel, backbone: nn.Module, **inputs: Any) -> None:
     images = torch.randn(2, 3, 32, 32)
     folded = model.backbone(images, inputs=inputs)
     for task, expected in twin_of(model, backbone, images, **inputs).items():
-        assert relative_error(folded[task][-1], expected) < 1e-5
+        assert relative_error(folded[task][-1], expected) < 1e-4
     assert not torch.allclose(folded["b"][-1], folded["c"][-1])
 
 

@@ -182,7 +182,7 @@ def test_an_exception_inside_a_call_leaves_no_state() -> None:
         model(images)
     handle.remove()
     for task, output in model(images, tasks=["a"]).items():
-        assert relative_error(output, expected[task]) < 1e-5
+        assert relative_error(output, expected[task]) < 1e-4
     for task, output in model(images).items():
         assert torch.equal(output, expected[task])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from branchtune.adapters.lora import LoRA
 from branchtune.data.augmentation import Augmentation
 from branchtune.decoders.decoder import Decoder
 from branchtune.decoders.light import LightDecoder
+from branchtune.errors import UserError
 from branchtune.tasks.task import Task
 from branchtune.training.schedule import Schedule
 from branchtune.training.task_optimizer import TaskOptimizer
@@ -69,6 +71,12 @@ class DataConfig:
     cache: bool = True
     augmentation: Augmentation | None = None
 
+    def __post_init__(self) -> None:
+        _check_least("data.", self, train_size=1, val_size=1, test_size=1, seed=0)
+        _check_least("data.", self, batch_size=1, eval_batch_size=1, workers=0)
+        if min(self.image_size) < 1:
+            raise UserError(f"data.image_size={list(self.image_size)}: height and width must be at least 1")
+
 
 @dataclass
 class DecoderFitConfig:
@@ -81,6 +89,11 @@ class DecoderFitConfig:
 
     steps: int = 200
     lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _check_least("decoder_fit.", self, steps=0)
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"decoder_fit.lr={self.lr}: must be a finite number above 0")
 
 
 @dataclass
@@ -99,6 +112,9 @@ class AffinityConfig:
     normalize: Literal["none", "elementwise", "per_tensor"] = "none"
     source: Literal["adapters", "weights"] = "adapters"
 
+    def __post_init__(self) -> None:
+        _check_least("affinity.", self, samples=2, batch_size=1)
+
 
 @dataclass
 class TreeConfig:
@@ -115,6 +131,10 @@ class TreeConfig:
     budget: float | None = None
     budget_params: int | None = None
     levels: list[list[list[str]]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.levels is not None and (self.groups, self.budget, self.budget_params) != (None, None, None):
+            raise UserError("tree.levels is the whole tree: set tree.groups and the budgets to null")
 
 
 @dataclass
@@ -165,3 +185,21 @@ class RunConfig:
     evaluate: Literal["last", "best"] = "last"
     reference: str | None = None
     loggers: list[str] = field(default_factory=lambda: ["TensorBoardLogger"])
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise UserError("tasks is empty: name at least one task")
+        for name, task in self.tasks.items():
+            if task.name != name:
+                raise UserError(f"tasks.{name} has the name {task.name!r}: key and name must be the same")
+        if not self.name:
+            raise UserError("name is empty: a run needs one, its directory is output/name")
+        _check_least("", self, seed=0, early_stopping=1)
+
+
+def _check_least(section: str, config: object, **least: int) -> None:
+    """Refuse a key below its least value; null passes where the key allows it."""
+    for key, value in least.items():
+        found = getattr(config, key)
+        if found is not None and found < value:
+            raise UserError(f"{section}{key}={found}: must be at least {value}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from branchtune.config import RunConfig
-from branchtune.errors import UserError, unknown
+from branchtune.errors import UserError
+from branchtune.settings_errors import explain, tidy
 
 
 def config_parser(**kwargs: Any) -> ArgumentParser:
@@ -39,23 +39,23 @@ class Settings:
         Raises:
             UserError: the file is missing, is not YAML, or has an unknown key or a value of the wrong type.
         """
-        if not Path(path).is_file():
-            raise UserError(f"no configuration file {str(path)!r}: see configs/ for examples")
         parser = config_parser()
         return cls(parser, parse(parser, ["--config", str(path), *overrides]))
 
     @cached_property
     def config(self) -> RunConfig:
-        """The typed configuration."""
-        values = self._parser.instantiate(self._namespace)
-        fields = {key: value for key, value in vars(values).items() if key in RunConfig.__dataclass_fields__}
-        config = RunConfig(**fields)
-        for name, task in config.tasks.items():
-            if task.name != name:
-                raise UserError(f"tasks.{name} has the name {task.name!r}: key and name must be the same")
-        if not config.tasks:
-            raise UserError("tasks is empty: name at least one task")
-        return config
+        """The typed configuration.
+
+        Raises:
+            UserError: a value out of its range.
+        """
+        try:
+            values = self._parser.instantiate(self._namespace)
+        except UserError:
+            raise
+        except ValueError as error:  # of an optional part, which jsonargparse tried as null too
+            raise UserError(tidy(str(error))) from error
+        return RunConfig(**{key: value for key, value in vars(values).items() if key in RunConfig.__dataclass_fields__})
 
     def but(self, *, tasks: Sequence[str] | None = None, **changes: Any) -> Settings:
         """These settings with other values of top-level keys; `tasks` keeps only the named ones."""
@@ -70,9 +70,7 @@ class Settings:
         """The whole resolved configuration as YAML."""
         namespace = copy.deepcopy(self._namespace)
         namespace.pop("config", None)
-        with warnings.catch_warnings():
-            # A tuple in the arguments of a class is written as a list, which is what its type accepts.
-            warnings.filterwarnings("ignore", message=r"\s*Dump of a value that does not round-trip")
+        with _quiet_dump():
             return self._parser.dump(namespace)
 
     def flat(self) -> dict[str, Any]:
@@ -84,12 +82,43 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Parse, with one-line errors that name the nearest valid key.
 
     Raises:
-        UserError: an unknown key, a missing one, or a value of the wrong type.
+        UserError: a configuration file that is missing or is not YAML, an unknown key, a missing one, or a value of the
+            wrong type.
     """
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            check_yaml(Path(argument.partition("=")[2]))
+        elif argument == "--config" and index + 1 < len(arguments):
+            check_yaml(Path(arguments[index + 1]))
     try:
-        return parser.parse_args(list(arguments))
+        with _quiet_dump():
+            return parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise _explain(parser, str(error)) from error
+        raise explain(parser, str(error)) from error
+
+
+def check_yaml(path: Path) -> None:
+    """Raise a `UserError` that names file and line unless `path` holds a YAML mapping."""
+    if not path.is_file():
+        raise UserError(f"no configuration file {str(path)!r}: see configs/ for examples")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path}{line}: {error.problem or error.context}, correct the YAML there") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no keys: a configuration is a YAML mapping, see configs/ for examples")
+
+
+@contextmanager
+def _quiet_dump() -> Iterator[None]:
+    """A tuple in the arguments of a class is written as a list, which is what its type accepts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*Dump of a value that does not round-trip")
+        yield
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -100,24 +129,3 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, item in value.items():
         flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
     return flat
-
-
-def _explain(parser: ArgumentParser, message: str) -> UserError:
-    keys = sorted({action.dest for action in parser._actions if action.dest not in ("help", "config")})
-    for pattern in (
-        r"unrecognized arguments: --([\w.\-]+)",
-        r"[Kk]ey '([\w.\-]+)' is not expected",
-        r"Option '(\w+)' is not",
-    ):
-        found = re.search(pattern, message)
-        if found:
-            name = found.group(1)
-            near = difflib.get_close_matches(name, keys, n=1, cutoff=0.5)
-            if near or "." not in name:
-                return unknown("configuration key", name, keys if near else _top_level(keys))
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return UserError(" ".join(lines)[:600] or message)
-
-
-def _top_level(keys: Sequence[str]) -> list[str]:
-    return sorted({key.partition(".")[0] for key in keys})

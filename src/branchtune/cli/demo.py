@@ -18,7 +18,7 @@ def run(argv: Sequence[str]) -> None:
         settings, options = configured(
             "demo",
             TEXT,
-            ["--config", str(path), *arguments],
+            arguments if {"-h", "--help"} & set(arguments) else ["--config", str(path), *arguments],
             train_all={"action": "store_true", "help": "train every column on this machine (also --train-all)"},
         )
     from branchtune.demo.demo import demo

@@ -18,7 +18,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     options = parse(parser, argv)
     from branchtune.progress import Reporter
-    from branchtune.run.fit import evaluate_run
+    from branchtune.run.finished import evaluate_run
 
     reporter = Reporter(options.quiet)
     for task, values in evaluate_run(Path(options.run), reporter).items():

@@ -49,16 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"branchtune: {_one_line(error)}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"branchtune: {_of_system(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("branchtune: interrupted; the same command continues the run", file=sys.stderr)
         return 130
     return 0
 
 
-def _one_line(error: UserError) -> str:
+def _one_line(error: Exception) -> str:
     """The message; an error from a loader's worker process arrives with its traceback as text."""
     text = str(error)
-    return text.rpartition("UserError: ")[2].strip() if text.startswith("Caught UserError") else text
+    return " ".join((text.rpartition("UserError: ")[2] if text.startswith("Caught UserError") else text).split())
+
+
+def _of_system(error: OSError) -> str:
+    """A full disk, or a file without permission, where nothing nearer to it knows what to say."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or _one_line(error)}; free space or permissions there, then the same command continues"
 
 
 def entry() -> None:

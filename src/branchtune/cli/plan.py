@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
 from branchtune.atomic import write_json
-from branchtune.settings import parse
+from branchtune.settings import Settings, parse
 
 TEXT = """Choose a tree from a measured affinity and print what every node costs.
 AFFINITY is a run directory or an affinity.json. Give --groups, --budget or --budget_params."""
@@ -22,7 +22,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--groups", type=list[int] | None, default=None, help="number of groups per level")
     parser.add_argument("--budget", type=float | None, default=None, help="work as a multiple of one backbone pass")
     parser.add_argument("--budget_params", type=int | None, default=None, help="adapter parameters")
-    parser.add_argument("--adapter", type=Adapter, default=LoRA(), help="the adapter family")
+    parser.add_argument(
+        "--adapter", type=Adapter | None, default=None, help="the adapter family; default: the run's, else LoRA"
+    )
     parser.add_argument("--out", type=str | None, default=None, help="also write the tree to this JSON file")
     options = parser.instantiate(parse(parser, argv))
     from branchtune.affinity import Affinity
@@ -30,14 +32,21 @@ def run(argv: Sequence[str]) -> None:
 
     path = Path(options.affinity)
     affinity = Affinity.load(path / "affinity.json" if path.is_dir() else path)
+    adapter = options.adapter or _adapter_of(path)
     tree = plan(
         affinity,
-        adapter=options.adapter,
+        adapter=adapter,
         groups=options.groups,
         budget=options.budget,
         budget_params=options.budget_params,
     )
     print(affinity)
-    print(describe_plan(tree, affinity.spec, options.adapter))
+    print(describe_plan(tree, affinity.spec, adapter))
     if options.out:
         write_json(Path(options.out), tree.to_json())
+
+
+def _adapter_of(path: Path) -> Adapter:
+    """That of the run whose directory or affinity this is."""
+    configuration = (path if path.is_dir() else path.parent) / "config.yaml"
+    return Settings.load(configuration).config.adapter if configuration.is_file() else LoRA()

@@ -25,7 +25,9 @@ def run(argv: Sequence[str]) -> None:
     reporter = Reporter(options.quiet)
     seeds = options.seeds if options.seeds is not None else [settings.config.seed]
     reference = train_reference(settings, seeds, options.id or settings.config.name, reporter)
-    reference.save(options.out)
+    if not settings.config.trainer.get("fast_dev_run"):
+        reference.save(options.out)
     for task, value in reference.metrics.items():
         reporter.say(f"{task}: {value:.4f}")
-    reporter.say(f"wrote {options.out}")
+    if not settings.config.trainer.get("fast_dev_run"):
+        reporter.say(f"wrote {options.out}")

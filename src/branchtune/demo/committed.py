@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import yaml
 
+from branchtune.evaluation.references import Reference
 from branchtune.run.directory import FREE_KEYS
 from branchtune.run.results import Results
 from branchtune.settings import Settings, flatten
@@ -26,6 +27,18 @@ def committed_results(settings: Settings) -> dict[str, Results]:
     return {method: Results.from_json(value, "demo/results.json") for method, value in content["columns"].items()}
 
 
+def difference_to_reference(settings: Settings, reference: Reference) -> str | None:
+    """The first key in which the reference's configuration differs, with both values; None where none does."""
+    text = reference.settings.get("config")
+    if not isinstance(text, str):
+        return None
+    theirs, ours = comparable(flatten(yaml.safe_load(text))), comparable(settings.flat())
+    for key in sorted({*theirs, *ours} - {"seed"}):
+        if theirs.get(key) != ours.get(key) and not key.startswith("tasks."):
+            return f"{key}={theirs.get(key)!r}, here {ours.get(key)!r}"
+    return None
+
+
 def comparable(flat: dict[str, object]) -> dict[str, object]:
     """A flattened configuration without the keys that do not change a column's numbers."""
-    return {key: value for key, value in flat.items() if not key.startswith(FREE_KEYS) and key not in COLUMN_KEYS}
+    return {key: value for key, value in flat.items() if key not in (*FREE_KEYS, *COLUMN_KEYS)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from branchtune.demo.committed import committed_results
+from branchtune.demo.committed import committed_results, difference_to_reference
 from branchtune.evaluation.references import Reference
 from branchtune.progress import Reporter
 from branchtune.report.table import Column, comparison
@@ -29,47 +30,54 @@ def demo(settings: Settings, train_all: bool, reporter: Reporter) -> dict[str, C
     Args:
         settings: of the example; its name is the folder of the columns' runs.
         train_all: also train the columns and the reference that otherwise come from committed results.
+        reporter: for messages, progress and the table.
     """
     started = time.monotonic()
     name = settings.config.name
     committed = {} if train_all else committed_results(settings)
-    reference = _reference(settings, train_all, reporter)
-    if train_all:
-        path = Path(settings.config.output) / name / "reference.json"
-        reference.save(path)
-        settings = settings.but(reference=str(path))
+    # Not part of the columns' runs, so that --train-all continues what was trained without it.
+    reference, settings = _reference(settings, train_all, reporter), settings.but(reference=None)
     columns: dict[str, Column] = {}
     first: Path | None = None
     for method in ("branched", "shared", "separate", "decoders"):
-        if method in committed and method not in TRAINED:
-            columns[method] = Column(TITLES[method], committed[method], committed=True)
-        elif method in TRAINED or train_all:
+        if method in TRAINED or train_all:
             reporter.say(f"\n== {TITLES[method].replace(chr(10), ' ')} ==")
-            run = settings.but(method=method, name=f"{name}/{method}")
-            columns[method] = Column(TITLES[method], fit(run, reporter, decoders_from=first))
+            results = fit(settings.but(method=method, name=f"{name}/{method}"), reporter, decoders_from=first)
             first = first or Path(settings.config.output) / name / method
+        elif method in committed:
+            results = committed[method]
+        else:
+            continue
+        results = results if reference is None else results.compared_with(reference)
+        columns[method] = Column(TITLES[method], results, committed=method not in TRAINED and not train_all)
     ordered = {method: columns[method] for method in TITLES if method in columns}
     reporter.console.print(comparison(list(ordered.values()), reference))
-    _footer(settings, reference, any(c.committed for c in ordered.values()), time.monotonic() - started, reporter)
+    for line in footer(settings, reference, [c.committed for c in ordered.values()]):
+        reporter.say(line)
+    reporter.say(f"runs in {Path(settings.config.output) / name}; {time.monotonic() - started:.0f} s")
     return ordered
 
 
-def _reference(settings: Settings, train_all: bool, reporter: Reporter) -> Reference:
-    if train_all:
-        return train_reference(settings, [settings.config.seed], "trained here", reporter)
-    reference = Workbench(settings.config, reporter).reference
-    assert reference is not None
-    return reference
-
-
-def _footer(settings: Settings, reference: Reference, any_committed: bool, seconds: float, reporter: Reporter) -> None:
-    reporter.say(f"delta_m: mean gain over the reference {reference.id!r} (full fine-tuning, same decoder and recipe)")
-    if any_committed:
-        reporter.say(
-            "* committed results of the same configuration; branchtune demo --train-all trains these columns here"
-        )
+def footer(settings: Settings, reference: Reference | None, committed: Sequence[bool]) -> list[str]:
+    """What the numbers of the table are relative to, and where they come from."""
     size = "x".join(map(str, settings.config.data.image_size))
-    reporter.say(
-        f"MACs and ms per image at {size}, all tasks; seed {settings.config.seed}; runs in "
-        f"{Path(settings.config.output) / settings.config.name}; {seconds:.0f} s"
-    )
+    lines = [f"MACs and ms per image at {size}, all tasks; seed {settings.config.seed}"]
+    if reference is not None:
+        lines.append(f"delta_m: mean gain over the reference {reference.id!r} (full fine-tuning, same decoder)")
+        difference = difference_to_reference(settings, reference)
+        if difference is not None:
+            lines.append(f"the reference was trained with another configuration: {difference}")
+    if any(committed):
+        lines.append("* committed results of this configuration; branchtune demo --train-all trains these columns here")
+    elif len(committed) < len(TITLES):
+        lines.append("no committed results of this configuration: --train-all trains the other columns, too")
+    return lines
+
+
+def _reference(settings: Settings, train_all: bool, reporter: Reporter) -> Reference | None:
+    if not train_all:
+        return Workbench(settings.config, reporter).reference
+    name = f"{settings.config.name} trained here"
+    reference = train_reference(settings, [settings.config.seed], name, reporter)
+    reference.save(Path(settings.config.output) / settings.config.name / "reference.json")
+    return reference

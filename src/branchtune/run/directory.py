@@ -20,39 +20,37 @@ class RunDirectory:
     """`output/name`: config.yaml, decoders, affinity.json, tree.json, checkpoints, metrics, results and model.
 
     Every file is complete when it exists: it is written to a temporary name and renamed.
+
+    Args:
+        settings: of the run; nothing is written before `create`.
+
+    Raises:
+        UserError: the directory holds a run of another configuration.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, settings: Settings) -> None:
+        self.path = Path(settings.config.output) / settings.config.name
+        self.settings = settings
+        if self.has("config.yaml"):
+            self._check_same(self.path / "config.yaml")
 
-    @classmethod
-    def open(cls, settings: Settings) -> RunDirectory:
-        """Create the directory, or continue the run that it holds.
+    def create(self) -> None:
+        """Begin the run, unless it is being continued.
 
         Raises:
-            UserError: it holds a run of another configuration, or cannot be written.
+            UserError: the directory cannot be written.
         """
-        config = settings.config
-        run = cls(Path(config.output) / config.name)
-        known = run.path / "config.yaml"
-        if known.exists():
-            run._check_same(settings, known)
-            return run
-        try:
-            run.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create the run directory {run.path}: {error.strerror}, set --output") from error
-        write_text(known, settings.text())
-        return run
+        if not self.has("config.yaml"):
+            write_text(self.path / "config.yaml", self.settings.text())
 
-    def _check_same(self, settings: Settings, known: Path) -> None:
+    def _check_same(self, known: Path) -> None:
         try:
             old = flatten(yaml.safe_load(known.read_text(encoding="utf-8")))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{known} is damaged: delete {self.path} or choose another --name") from error
-        new = settings.flat()
+        new = self.settings.flat()
         for key in sorted({*old, *new}):
-            if key.startswith(FREE_KEYS) or old.get(key) == new.get(key):
+            if key in FREE_KEYS or old.get(key) == new.get(key):
                 continue
             raise UserError(
                 f"{self.path} holds a run with {key}={old.get(key)!r}, this one has {key}={new.get(key)!r}: "

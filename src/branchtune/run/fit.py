@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
@@ -17,7 +18,7 @@ from branchtune.decoder_fit import fit_decoders
 from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import evaluate
 from branchtune.model import MultiTaskModel
-from branchtune.planning import describe_plan, plan
+from branchtune.planning import describe_plan
 from branchtune.progress import Advance, Reporter
 from branchtune.run.directory import RunDirectory
 from branchtune.run.manifest import manifest
@@ -29,18 +30,20 @@ from branchtune.tree import TaskTree
 
 
 def fit(settings: Settings, reporter: Reporter, decoders_from: Path | None = None) -> Results:
-    """Run or continue a run to its end; its directory holds everything that `DESIGN` lists.
+    """Run or continue a run to its end.
 
     Args:
         settings: the configuration.
+        reporter: for messages and progress.
         decoders_from: another run of the same tasks, data, backbone and seed whose fitted decoders may be reused.
 
     Raises:
-        UserError: anything that the configuration or the data get wrong; the run directory stays usable.
+        UserError: anything that the configuration or the data get wrong. A mistake in the configuration shows before
+            anything is written; after a later one the run directory stays usable.
     """
     if settings.config.trainer.get("fast_dev_run"):
         return _try_out(settings, reporter)
-    run = RunDirectory.open(settings)
+    run = RunDirectory(settings)
     if run.has("results.json"):
         reporter.say(f"{run.path} is finished: these are its results (choose another --name for a new run)")
         return Results.load(run.file("results.json"))
@@ -49,7 +52,9 @@ def fit(settings: Settings, reporter: Reporter, decoders_from: Path | None = Non
 
 def measure(settings: Settings, reporter: Reporter) -> Affinity:
     """The first two phases of `fit`: fitted decoders and affinity, kept in the run directory."""
-    return _Fit(settings, RunDirectory.open(settings), reporter).affinity()
+    phases = _Fit(settings, RunDirectory(settings), reporter)
+    phases.start(plans=False)
+    return phases.affinity()
 
 
 def _try_out(settings: Settings, reporter: Reporter) -> Results:
@@ -58,7 +63,7 @@ def _try_out(settings: Settings, reporter: Reporter) -> Results:
         quick = settings.but(output=folder)
         quick.config.decoder_fit.steps = min(1, quick.config.decoder_fit.steps)
         quick.config.affinity.samples = 2 * quick.config.affinity.batch_size
-        return _Fit(quick, RunDirectory.open(quick), reporter).run_all(None)
+        return _Fit(quick, RunDirectory(quick), reporter).run_all(None)
 
 
 class _Steps:
@@ -74,42 +79,53 @@ class _Steps:
 
 
 class _Fit:
+    """The phases of one run, in their order."""
+
     def __init__(self, settings: Settings, run: RunDirectory, reporter: Reporter) -> None:
         self.config, self.run, self.reporter = settings.config, run, reporter
         self.bench = Workbench(self.config, reporter)
 
     def run_all(self, decoders_from: Path | None) -> Results:
-        reference = self.bench.reference
-        self.run.write("manifest.json", manifest(self.bench))
+        self.start(plans=True)
         if decoders_from is not None and not self.run.has("decoders.safetensors"):
             write_bytes(self.run.file("decoders.safetensors"), (decoders_from / "decoders.safetensors").read_bytes())
         tree = self.tree() if self.config.method == "branched" else None
         self.bench.seed("train")
         model = self.bench.build(tree)
-        model.decoders.load_state_dict(self.decoders())
-        started = time.monotonic()
-        train(
+        self.run.write("manifest.json", manifest(self.bench, model))
+        self._load_decoders(model)
+        reference = self.bench.reference
+        seconds = train(
             model,
             self.config,
             self.bench.train_batches(),
             self.bench.val_batches(),
             self.run.path,
             reference.metrics if reference else None,
+            self.bench.device,
             self.reporter,
         )
-        return self.finish(model, time.monotonic() - started)
+        return self.finish(model, seconds)
+
+    def start(self, plans: bool) -> None:
+        """Check everything, then begin or continue the run directory."""
+        self.bench.check(plans)
+        content = manifest(self.bench)
+        if self.run.has("manifest.json"):
+            _check_same_weights(self.run.read("manifest.json"), content)
+        self.run.create()
+        self.run.write("manifest.json", content)
 
     def decoders(self) -> dict[str, torch.Tensor]:
         """Decoders fitted on the frozen backbone."""
-        name = "decoders.safetensors"
-        if not self.run.has(name):
+        path = self.run.file("decoders.safetensors")
+        if not path.exists():
             steps = self.config.decoder_fit.steps
             self.bench.seed("decoders")
-            names = [task.name for task in self.bench.tasks]
             model = MultiTaskModel(
                 self.bench.backbone,
                 self.bench.tasks,
-                TaskTree.shared(names, len(self.bench.spec.levels)),
+                TaskTree.shared(self.bench.names, self.bench.depth),
                 None,
                 self.config.decoder,
                 spec=self.bench.spec,
@@ -117,8 +133,18 @@ class _Fit:
             batches = self.bench.endless_batches()
             with self.reporter.track("fit decoders", steps) as advance:
                 fit_decoders(model, batches, steps, self.config.decoder_fit.lr, on_step=lambda *_: advance())
-            write_bytes(self.run.file(name), to_bytes(model.decoders.state_dict()))
-        return load_file(self.run.file(name))
+            write_bytes(path, to_bytes(model.decoders.state_dict()))
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}): delete it, the run makes it again") from error
+
+    def _load_decoders(self, model: MultiTaskModel) -> None:
+        try:
+            model.decoders.load_state_dict(self.decoders())
+        except RuntimeError as error:
+            path = self.run.file("decoders.safetensors")
+            raise UserError(f"{path} holds decoders of another model: delete it, the run makes it again") from error
 
     def affinity(self) -> Affinity:
         """Which tasks pull the shared adapters in the same direction."""
@@ -126,6 +152,7 @@ class _Fit:
             self.bench.seed("affinity")
             wanted = self.config.affinity
             batches = self.bench.affinity_batches()
+            decoders = self.decoders()
             with self.reporter.track("measure affinity", wanted.samples) as advance:
                 affinity = measure_affinity(
                     self.bench.backbone,
@@ -133,7 +160,7 @@ class _Fit:
                     batches,
                     adapter=self.config.adapter,
                     decoder=self.config.decoder,
-                    decoders=self.decoders(),
+                    decoders=decoders,
                     normalize=wanted.normalize,
                     source=wanted.source,
                     samples=wanted.samples,
@@ -144,35 +171,32 @@ class _Fit:
             affinity.save(self.run.file("affinity.json"))
         affinity = Affinity.load(self.run.file("affinity.json"))
         self.reporter.say(str(affinity))
+        epochs = self.config.trainer.get("max_epochs") or 0
+        if epochs > 0:
+            share = affinity.cost.share(epochs * len(self.bench.train_set))
+            self.reporter.say(f"measuring it took {share:.1%} of the passes of the training")
         return affinity
 
     def tree(self) -> TaskTree:
         """The planned tree, or the one written by hand."""
-        if not self.run.has("tree.json"):
-            wanted = self.config.tree
-            if wanted.levels is not None:
-                if wanted.groups or wanted.budget or wanted.budget_params:
-                    raise UserError("tree.levels is the whole tree: leave groups and budgets out")
-                tree = TaskTree(wanted.levels)
-            else:
-                tree = plan(
-                    self.affinity(),
-                    adapter=self.config.adapter,
-                    groups=wanted.groups,
-                    budget=wanted.budget,
-                    budget_params=wanted.budget_params,
-                )
-            self.run.write("tree.json", tree.to_json())
-        tree = TaskTree.from_json(self.run.read("tree.json"))
+        path = self.run.file("tree.json")
+        if not path.exists():
+            by_hand = self.config.tree.levels is not None
+            self.run.write("tree.json", self.bench.plan(None if by_hand else self.affinity()).to_json())
+        try:
+            tree = TaskTree.from_json(self.run.read("tree.json"))
+        except UserError as error:
+            raise UserError(f"{path}: {error}; delete it, the run makes it again") from error
         self.reporter.say(describe_plan(tree, self.bench.spec, self.config.adapter))
         return tree
 
     def finish(self, model: MultiTaskModel, seconds: float) -> Results:
+        """Evaluate the trained model, save it, and write the results, which mark the run as finished."""
         batches = self.bench.test_batches()
         model.to(self.bench.device).eval()
         limit = 1 if self.config.trainer.get("fast_dev_run") else len(batches)
         with self.reporter.track("evaluate", limit) as advance:
-            metrics = evaluate(model, (batch for batch, _ in zip(batches, range(limit), strict=False)), advance)
+            metrics = evaluate(model, itertools.islice(batches, limit), advance)
         model.save_pretrained(self.run.file("model"))
         results = Results.of(
             self.config, model, metrics, self.bench.reference, seconds, measure_cost(model, self.config)
@@ -181,11 +205,12 @@ class _Fit:
         return results
 
 
-def evaluate_run(path: Path, reporter: Reporter) -> dict[str, Any]:
-    """Metrics of a finished run's model, computed again on the data of its configuration."""
-    settings = Settings.load(path / "config.yaml")
-    bench = Workbench(settings.config, reporter)
-    model = MultiTaskModel.from_pretrained(path / "model", backbone=bench.backbone).to(bench.device)
-    batches = bench.test_batches()
-    with reporter.track("evaluate", len(batches)) as advance:
-        return evaluate(model, batches, advance)
+def _check_same_weights(before: Any, now: dict[str, Any]) -> None:
+    """Refuse to continue on another content of the backbone's weight file."""
+    old, new = (content.get("backbone") or {} for content in (before, now))
+    key = "checkpoint_sha256"
+    if old.get(key) != new.get(key):
+        raise UserError(
+            f"the weights in {new.get('checkpoint_file')} are not those that this run began with (SHA-256 "
+            f"{str(old.get(key))[:12]}, now {str(new.get(key))[:12]}): restore the file or choose another --name"
+        )

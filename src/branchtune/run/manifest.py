@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +13,8 @@ import torch
 
 from branchtune._version import __version__
 from branchtune.backbone.source import report_of, source_of
+from branchtune.model import MultiTaskModel
+from branchtune.tree import TaskTree
 
 if TYPE_CHECKING:
     from branchtune.run.workbench import Workbench
@@ -29,22 +33,37 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> str:
+def hardware(device: torch.device) -> str:
     """The device that computes, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"{platform.machine()} GPU (Metal)"
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def manifest(bench: Workbench) -> dict[str, Any]:
-    """Everything about a run that its configuration does not say."""
+def manifest(bench: Workbench, model: MultiTaskModel | None = None) -> dict[str, Any]:
+    """Everything about a run that its configuration does not say.
+
+    Args:
+        bench: of the run.
+        model: once there is one, its tree's hash and its parameters by owner are added.
+    """
     report, source = report_of(bench.backbone), source_of(bench.backbone)
-    return {
+    content = {
         "format": 1,
         "command": " ".join(sys.argv),
         "seed": bench.config.seed,
         "versions": versions(),
-        "hardware": hardware(),
+        "hardware": hardware(bench.device),
         "backbone": source.to_json() if source is not None else None,
         "weights": report.to_json() if report is not None else None,
     }
+    if model is not None:
+        content |= {"tree_sha256": tree_sha256(model.tree), "parameters": model.count_parameters()}
+    return content
+
+
+def tree_sha256(tree: TaskTree) -> str:
+    """The same for equal trees, in every process."""
+    return hashlib.sha256(json.dumps(tree.to_json(), sort_keys=True).encode()).hexdigest()

@@ -16,11 +16,10 @@ from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
 from branchtune.decoders.resample import resize
 from branchtune.errors import UserError, unknown
-from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.report.colour import picture
+from branchtune.run.finished import load_model, load_settings
 from branchtune.run.workbench import Workbench
-from branchtune.settings import Settings
 from branchtune.tasks.task import Task
 
 
@@ -34,13 +33,14 @@ def predict(run: Path, images: Sequence[Path], out: Path, tasks: Sequence[str] |
     Raises:
         UserError: the run has no model, a task does not exist, or the folder cannot be written.
     """
-    settings = Settings.load(run / "config.yaml")
+    config = load_settings(run).config
     for name in tasks or ():
-        if name not in settings.config.tasks:
-            raise unknown("task", name, settings.config.tasks)
-    bench = Workbench(settings.config, reporter)
-    model = MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone).to(bench.device).eval()
-    transform = Transform({}, settings.config.data.image_size, *bench.normalisation)
+        if name not in config.tasks:
+            raise unknown("task", name, config.tasks)
+    _check_names(images)
+    bench = Workbench(config, reporter)
+    model = load_model(run, bench)
+    transform = Transform({}, config.data.image_size, *bench.normalisation)
     _make_folder(out)
     skipped = []
     with reporter.track("predict", len(images)) as advance:
@@ -56,6 +56,15 @@ def predict(run: Path, images: Sequence[Path], out: Path, tasks: Sequence[str] |
                     _write(out, path.stem, model.tasks[name], output.float().cpu(), (pixels.shape[1], pixels.shape[2]))
             advance()
     return skipped
+
+
+def _check_names(images: Sequence[Path]) -> None:
+    """Refuse images whose results would overwrite each other."""
+    names: dict[str, Path] = {}
+    for path in images:
+        other = names.setdefault(path.stem, path)
+        if other != path:
+            raise UserError(f"{other.name} and {path.name} would give files of one name: rename one of them")
 
 
 def _make_folder(out: Path) -> None:

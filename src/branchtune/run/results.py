@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from branchtune.atomic import write_json
 from branchtune.config import RunConfig
 from branchtune.errors import UserError
-from branchtune.evaluation.delta_m import delta_m, relative_gains
-from branchtune.evaluation.evaluate import headlines
+from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
 from branchtune.model import MultiTaskModel
 from branchtune.run.manifest import hardware, versions
@@ -68,28 +67,34 @@ class Results:
         train_seconds: float,
         cost: dict[str, Any],
     ) -> Results:
-        directions = {name: task.higher_is_better for name, task in model.tasks.items()}
-        heads = headlines(metrics, model.tasks)
-        comparable = reference is not None and all(value == value for value in heads.values())
-        return cls(
+        results = cls(
             name=config.name,
             method=config.method,
             seed=config.seed,
             headline={name: task.headline for name, task in model.tasks.items()},
-            higher_is_better=directions,
+            higher_is_better={name: task.higher_is_better for name, task in model.tasks.items()},
             metrics=metrics,
             parameters=model.count_parameters(),
             macs=cost["macs"],
             ms_per_image=cost["ms_per_image"],
             train_seconds=train_seconds,
-            reference=reference.id if reference else None,
-            gains=relative_gains(heads, reference.metrics, directions) if reference and comparable else None,
-            delta_m=delta_m(heads, reference.metrics, directions) if reference and comparable else None,
+            reference=None,
+            gains=None,
+            delta_m=None,
             groups=list(model.tree.group_counts),
             tree=model.tree.to_json(),
-            hardware=hardware(),
+            hardware=hardware(next(model.parameters()).device),
             versions=versions(),
         )
+        return results if reference is None else results.compared_with(reference)
+
+    def compared_with(self, reference: Reference) -> Results:
+        """The same numbers with gains and delta_m over `reference`; None where a task had no label to evaluate on."""
+        gains = None
+        if all(math.isfinite(value) for value in self.heads.values()):
+            gains = relative_gains(self.heads, reference.metrics, self.higher_is_better)
+        mean = None if gains is None else math.fsum(gains.values()) / len(gains)
+        return replace(self, reference=reference.id, gains=gains, delta_m=mean)
 
     @property
     def heads(self) -> dict[str, float]:
@@ -120,16 +125,18 @@ class Results:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], name: str) -> Results:
-        if content.get("format", 0) > FORMAT:
-            raise UserError(f"{name} has format {content['format']}, this version reads {FORMAT}: update branchtune")
         try:
+            if content["format"] > FORMAT:
+                raise UserError(
+                    f"{name} has format {content['format']}, this version reads {FORMAT}: update branchtune"
+                )
             metrics = {
                 task: {key: math.nan if value is None else value for key, value in values.items()}
                 for task, values in content["metrics"].items()
             }
             return cls(**{**content, "metrics": metrics})
         except (TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{name} is damaged: {error}") from error
+            raise UserError(f"{name} is damaged ({error}): delete it, the run makes it again") from error
 
 
 @torch.no_grad()

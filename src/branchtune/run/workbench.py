@@ -13,16 +13,20 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from branchtune.affinity import Affinity
 from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.trace import trace_backbone
 from branchtune.config import RunConfig
 from branchtune.data.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
 from branchtune.errors import UserError
+from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
 from branchtune.model import MultiTaskModel
+from branchtune.planning import plan
 from branchtune.progress import Reporter
 from branchtune.run.packaged import packaged_reference
+from branchtune.training.device import choose_device
 from branchtune.tree import TaskTree
 
 PHASES = ("decoders", "affinity", "train")
@@ -34,6 +38,7 @@ class Workbench:
     def __init__(self, config: RunConfig, reporter: Reporter) -> None:
         self.config, self.reporter = config, reporter
         self.tasks = list(config.tasks.values())
+        self.names = list(config.tasks)
 
     def seed(self, phase: str) -> None:
         """Start a phase from random numbers of its own, so that skipping a finished phase changes nothing."""
@@ -45,13 +50,14 @@ class Workbench:
     def backbone(self) -> nn.Module:
         wanted = self.config.backbone
         torch.manual_seed(self.config.seed)
-        return create_backbone(
+        backbone = create_backbone(
             wanted.name,
             pretrained=wanted.pretrained,
             checkpoint=wanted.checkpoint,
             **self._size_arguments(),
             **wanted.kwargs,
         )
+        return backbone.to(self.device)
 
     def _size_arguments(self) -> dict[str, Any]:
         """`img_size` where timm's constructor knows it: position embeddings and windows are made for one size."""
@@ -59,7 +65,7 @@ class Workbench:
 
         import timm
 
-        name = self.config.backbone.name
+        name = self.config.backbone.name.partition(".")[0]
         if "img_size" in self.config.backbone.kwargs or name not in timm.list_models():
             return {}
         entrypoint = timm.model_entrypoint(name)
@@ -72,14 +78,58 @@ class Workbench:
         levels = self.config.backbone.levels
         return trace_backbone(self.backbone, levels, self.config.data.image_size)
 
+    @property
+    def depth(self) -> int:
+        """Number of levels."""
+        return len(self.spec.levels)
+
     @cached_property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The mean and standard deviation that the backbone was trained with."""
         config = getattr(self.backbone, "pretrained_cfg", None) or {}
         return tuple(config.get("mean", (0.485, 0.456, 0.406))), tuple(config.get("std", (0.229, 0.224, 0.225)))
 
+    def check(self, plans: bool) -> None:
+        """Build everything once, with a tree planned from nothing, so that no mistake waits for a long step to end.
+
+        Args:
+            plans: whether the run will need a tree.
+
+        Raises:
+            UserError: anything that backbone, data, reference, tree, adapter or trainer get wrong.
+        """
+        from branchtune.training.trainer import check_trainer  # Lightning, which evaluating and predicting do without
+
+        check_trainer(self.config)
+        _ = self.reference
+        for split in ("train", "val", self.test_split):
+            self._open(split)
+        tree = None
+        if self.config.method == "branched":
+            unrelated = Affinity.from_matrix(self.names, np.eye(len(self.names)), self.spec)
+            tree = self.plan(unrelated) if plans else TaskTree.shared(self.names, self.depth)
+        self.build(tree)
+
+    def plan(self, affinity: Affinity | None) -> TaskTree:
+        """The tree that the configuration asks for: written by hand, or planned from `affinity`."""
+        wanted = self.config.tree
+        if wanted.levels is not None:
+            return TaskTree(wanted.levels)
+        if affinity is None or (wanted.groups, wanted.budget, wanted.budget_params) == (None, None, None):
+            raise UserError("no tree is chosen: set tree.groups, tree.budget, tree.budget_params or tree.levels")
+        return plan(
+            affinity,
+            adapter=self.config.adapter,
+            groups=wanted.groups,
+            budget=wanted.budget,
+            budget_params=wanted.budget_params,
+        )
+
+    def _open(self, split: str) -> SampleSource:
+        return make_dataset(self.config.data, split, self.tasks, *self.normalisation, self.config.seed)
+
     def dataset(self, split: str) -> SampleSource:
-        dataset = make_dataset(self.config.data, split, self.tasks, *self.normalisation, self.config.seed)
+        dataset = self._open(split)
         prepare(dataset, self.reporter, f"prepare {split} images")
         return dataset
 
@@ -97,11 +147,14 @@ class Workbench:
     def val_batches(self) -> DataLoader[Any]:
         return eval_loader(self.val_set, self.config.data, self.tasks)
 
-    def test_batches(self) -> DataLoader[Any]:
+    @property
+    def test_split(self) -> str:
         """What results are computed on: the test split where the data has one, else the validation split."""
-        if self.config.data.kind == "nyud":
-            return self.val_batches()
-        return eval_loader(self.dataset("test"), self.config.data, self.tasks)
+        return "val" if self.config.data.kind == "nyud" else "test"
+
+    def test_batches(self) -> DataLoader[Any]:
+        dataset = self.val_set if self.test_split == "val" else self.dataset("test")
+        return eval_loader(dataset, self.config.data, self.tasks)
 
     def endless_batches(self) -> Iterator[Any]:
         """Training batches, epoch after epoch."""
@@ -119,17 +172,14 @@ class Workbench:
 
     @cached_property
     def device(self) -> torch.device:
-        wanted = str(self.config.trainer.get("accelerator", "auto"))
-        if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if wanted == "mps" else "cpu")
+        return choose_device(self.config.trainer)
 
     @cached_property
     def reference(self) -> Reference | None:
         """The single-task results that delta_m divides by.
 
         Raises:
-            UserError: it misses a task.
+            UserError: it misses a task, or a value that nothing can be divided by.
         """
         if self.config.reference is None:
             return None
@@ -138,15 +188,15 @@ class Workbench:
         missing = [task.name for task in self.tasks if task.name not in reference.metrics]
         if missing:
             raise UserError(f"reference {reference.id!r} has no value for task {missing[0]!r}: set --reference null")
+        relative_gains(dict.fromkeys(self.names, 1.0), reference.metrics, dict.fromkeys(self.names, True))
         return reference
 
     def build(self, tree: TaskTree | None) -> MultiTaskModel:
         """A model by the configuration's method; `tree` is the planned one where the method needs it."""
         config = self.config
-        names, levels = [task.name for task in self.tasks], len(self.spec.levels)
         adapted = config.method in ("branched", "shared", "separate")
         if config.method == "separate":
-            tree = TaskTree.separate(names, levels)
+            tree = TaskTree.separate(self.names, self.depth)
         elif config.method != "branched":
             tree = None
         return MultiTaskModel(

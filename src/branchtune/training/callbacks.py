@@ -1,14 +1,16 @@
-"""What happens around the epochs: progress, metrics.csv, the score that checkpoints are chosen by."""
+"""What happens around the epochs: progress, metrics.csv, the score that checkpoints are chosen by, stopping early."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from branchtune.atomic import write_text
 from branchtune.evaluation.delta_m import delta_m
@@ -18,7 +20,7 @@ from branchtune.training.module import MultiTaskModule
 
 
 class EpochProgress(L.Callback):
-    """One step of the reporter per training batch, over all epochs."""
+    """One step of the reporter per batch, of training and validation, over all epochs that are left."""
 
     def __init__(self, reporter: Reporter, title: str) -> None:
         self.reporter, self.title = reporter, title
@@ -26,13 +28,20 @@ class EpochProgress(L.Callback):
         self._advance: Any = None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        batches = int(trainer.num_training_batches)
-        remaining = max(0, (trainer.max_epochs or 1) - trainer.current_epoch) * batches
-        self._step = self.reporter.track(self.title, remaining)
-        self._advance = self._step.__enter__()
+        if not trainer.should_stop:
+            self._step = self.reporter.track(self.title, _batches_left(trainer, module))
+            self._advance = self._step.__enter__()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        self._advance(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        self._count(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        if not trainer.sanity_checking:
+            self._count(trainer)
+
+    def _count(self, trainer: L.Trainer) -> None:
+        limit = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else ""
+        self._advance(f"epoch {trainer.current_epoch + 1}{limit}")
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._close()
@@ -46,10 +55,22 @@ class EpochProgress(L.Callback):
             self._step = None
 
 
+def _batches_left(trainer: L.Trainer, module: Any) -> int:
+    per_epoch, validation = int(trainer.num_training_batches), sum(map(int, trainer.num_val_batches))
+    limits = []
+    if trainer.max_epochs not in (None, -1):
+        limits.append((trainer.max_epochs - trainer.current_epoch) * per_epoch)
+    if trainer.max_steps != -1:
+        limits.append((trainer.max_steps - trainer.global_step) * module.batches_per_step)
+    batches = max(0, min(limits, default=per_epoch))
+    return batches + batches // per_epoch // (trainer.check_val_every_n_epoch or 1) * validation
+
+
 class MetricsTable(L.Callback):
     """`metrics.csv` with one row per epoch and task, and the validation score that decides which model is best.
 
-    The score is delta_m where a reference exists, else minus the weighted sum of the validation losses.
+    The score is delta_m where a reference exists, else minus the weighted sum of the validation losses; over the tasks
+    that have a label in the validation split, and NaN without any.
 
     Args:
         path: of the CSV file.
@@ -86,11 +107,26 @@ class MetricsTable(L.Callback):
 
     def _score(self, results: dict[str, dict[str, float]], module: MultiTaskModule) -> float:
         tasks = module.model.tasks
+        labelled = {name: values for name, values in results.items() if not math.isnan(values["loss"])}
+        if not labelled:
+            return math.nan
         if self.reference is not None:
             directions = {name: task.higher_is_better for name, task in tasks.items()}
-            return delta_m(headlines(results, tasks), self.reference, directions)
-        losses = {name: tasks[name].weight * values["loss"] for name, values in results.items()}
-        return -sum(loss for loss in losses.values() if loss == loss)
+            heads = {name: value for name, value in headlines(labelled, tasks).items() if math.isfinite(value)}
+            return delta_m(heads, self.reference, directions) if heads else math.nan
+        return -sum(tasks[name].weight * values["loss"] for name, values in labelled.items())
+
+
+class StopEarly(EarlyStopping):
+    """Stop after `patience` validations without a better score; a run that had stopped and is continued stays so."""
+
+    def __init__(self, patience: int) -> None:
+        # Without validation there is no score, and one that is NaN is no better than the best.
+        super().__init__("score", mode="max", patience=patience, strict=False, check_finite=False)
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

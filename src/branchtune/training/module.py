@@ -91,12 +91,19 @@ class MultiTaskModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.task_optimizer.build(self.model)
-        epochs = max(1, self.trainer.max_epochs or 1)
-        # Lightning does not know of the accumulation that manual optimisation does itself, epoch by epoch.
-        per_epoch = -(-int(self.trainer.estimated_stepping_batches) // epochs // self.accumulation)
-        total = per_epoch * epochs
+        trainer = self.trainer
+        trainer.fit_loop.setup_data()  # else the number of batches is not known yet
+        # Lightning's own estimate does not know of the accumulation that manual optimisation does itself.
+        per_epoch = -(-int(trainer.num_training_batches) // self.batches_per_step)
+        limits = [] if trainer.max_epochs in (None, -1) else [per_epoch * int(trainer.max_epochs or 0)]
+        total = min(limits if trainer.max_steps == -1 else [*limits, trainer.max_steps])
         scheduler = self.schedule.build(optimizer, per_epoch, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches whose gradients make one step of the optimiser, in either mode of optimisation."""
+        return self.accumulation * self.trainer.accumulate_grad_batches
 
     def trained_state(self) -> dict[str, Tensor]:
         """Everything that training moves: trainable parameters and the decoders' buffers."""

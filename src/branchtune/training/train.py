@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import lightning.pytorch.loggers as lightning_loggers
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
 from branchtune.config import RunConfig
-from branchtune.errors import UserError, unknown
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
-from branchtune.training.callbacks import EpochProgress, MetricsTable
-from branchtune.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from branchtune.training.callbacks import EpochProgress, MetricsTable, StopEarly
+from branchtune.training.checkpoint_io import read_checkpoint
 from branchtune.training.module import MultiTaskModule, check_checkpoint
+from branchtune.training.trainer import MANUAL_KEYS, build_trainer
 
-MANUAL_KEYS = ("gradient_clip_val", "accumulate_grad_batches")
 EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # a choice here: small data sets are cached in the training process
     ".*number of training batches.*",
     ".*exists and is not empty.*",  # a run that continues
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.15
+    ".*GPU available but not used.*",
+    ".*modules? in eval mode at the start.*",  # what is frozen
+    ".*training_step. returned .None..*",  # a batch without any label
+    ".*could not find the monitored key.*",  # a run without validation has no best checkpoint
 )
 
 
@@ -36,8 +42,9 @@ def train(
     val_batches: Any,
     directory: Path,
     reference: dict[str, float] | None,
+    device: torch.device,
     reporter: Reporter,
-) -> None:
+) -> float:
     """Train `model` in place; epochs already in `directory/checkpoints/last.ckpt` are not repeated.
 
     Args:
@@ -45,22 +52,48 @@ def train(
         train_batches, val_batches: loaders.
         directory: of the run.
         reference: headline metric per task that delta_m divides by, or None.
+        device: to train on.
+
+    Returns:
+        Seconds of training, with those of the epochs that an interrupted run had completed.
 
     Raises:
         UserError: a loss that is not finite, a checkpoint that does not fit, a trainer argument that does not exist.
+        KeyboardInterrupt: interrupted, or told to terminate.
     """
-    settings = dict(config.trainer)
-    manual = {key: settings.pop(key) for key in MANUAL_KEYS if key in settings and config.optimizer.per_task_gradients}
-    if (
-        config.optimizer.per_task_gradients
-        and "16" in str(settings.get("precision"))
-        and "bf16" not in str(settings.get("precision"))
-    ):
-        raise UserError("precision 16-mixed scales losses, which per-task gradients do not support: use bf16-mixed")
-    schedule = (
-        dataclasses.replace(config.schedule, warmup_epochs=0.0) if settings.get("fast_dev_run") else config.schedule
-    )
-    module = MultiTaskModule(
+    checkpoints, timer = directory / "checkpoints", Timer()
+    last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
+    module = _module(model, config)
+    callbacks: list[L.Callback] = [
+        timer,
+        EpochProgress(reporter, f"train {directory.name}"),
+        MetricsTable(directory / "metrics.csv", reference),
+        # In this order: the last checkpoint knows the best, so that one of an epoch that must be repeated is replaced.
+        ModelCheckpoint(checkpoints, "best", monitor="score", mode="max", enable_version_counter=False),
+        ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+    ]
+    if config.early_stopping is not None:
+        callbacks.insert(0, StopEarly(config.early_stopping))
+    with warnings.catch_warnings():
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        trainer = build_trainer(config, device, callbacks, directory)
+        with _keyboard_interrupt():
+            trainer.fit(module, train_batches, val_batches, ckpt_path=last if last.exists() else None)
+    if config.evaluate == "best" and best.exists():
+        checkpoint = read_checkpoint(best)
+        check_checkpoint(checkpoint, model)
+        module.load_trained_state(checkpoint["state_dict"])
+    model.eval()
+    return float(timer.time_elapsed())
+
+
+def _module(model: MultiTaskModel, config: RunConfig) -> MultiTaskModule:
+    keys, schedule = config.trainer, config.schedule
+    if keys.get("fast_dev_run"):
+        schedule = dataclasses.replace(schedule, warmup_epochs=0.0)
+    manual = {key: keys.get(key) for key in MANUAL_KEYS} if config.optimizer.per_task_gradients else {}
+    return MultiTaskModule(
         model,
         config.optimizer,
         schedule,
@@ -68,51 +101,16 @@ def train(
         manual.get("gradient_clip_val"),
         manual.get("accumulate_grad_batches") or 1,
     )
-    checkpoints = directory / "checkpoints"
-    last = checkpoints / "last.ckpt"
-    keeper = ModelCheckpoint(
-        checkpoints, filename="best", monitor="score", mode="max", save_last=True, enable_version_counter=False
-    )
-    callbacks: list[L.Callback] = [
-        EpochProgress(reporter, f"train {directory.name}"),
-        MetricsTable(directory / "metrics.csv", reference),
-        keeper,
-    ]
-    if config.early_stopping is not None:
-        callbacks.append(EarlyStopping("score", mode="max", patience=config.early_stopping))
-    trainer = _trainer(settings, callbacks, config, directory)
-    with warnings.catch_warnings():
-        for message in EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        trainer.fit(module, train_batches, val_batches, ckpt_path=last if last.exists() else None, weights_only=True)
-    if config.evaluate == "best" and (checkpoints / "best.ckpt").exists():
-        checkpoint = read_checkpoint(checkpoints / "best.ckpt")
-        check_checkpoint(checkpoint, model)
-        module.load_trained_state(checkpoint["state_dict"])
-    model.eval()
 
 
-def _trainer(settings: dict[str, Any], callbacks: list[L.Callback], config: RunConfig, directory: Path) -> L.Trainer:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    defaults: dict[str, Any] = {
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 10,
-        "default_root_dir": directory,
-        "use_distributed_sampler": False,
-        "logger": [_logger(name, directory) for name in config.loggers] or False,
-        "plugins": [AtomicCheckpointIO()],
-    }
+@contextmanager
+def _keyboard_interrupt() -> Iterator[None]:
+    """Lightning leaves the process with status 1 (SIGINT) or 0 (SIGTERM), and SIGINT ignored: undo both."""
+    handler = signal.getsignal(signal.SIGINT)
     try:
-        return L.Trainer(**{**defaults, **settings}, callbacks=callbacks)
-    except TypeError as error:
-        raise UserError(f"trainer: {error} (its keys are the arguments of lightning.Trainer)") from error
-
-
-def _logger(name: str, directory: Path) -> Any:
-    known = [key for key in vars(lightning_loggers) if key.endswith("Logger")]
-    if name not in known:
-        raise unknown("logger", name, known)
-    return getattr(lightning_loggers, name)(save_dir=str(directory), name="logs", version="")
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGINT, handler)

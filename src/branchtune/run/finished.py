@@ -1,0 +1,38 @@
+"""A finished run: its settings, data and model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from branchtune.errors import UserError
+from branchtune.evaluation.evaluate import evaluate
+from branchtune.model import MultiTaskModel
+from branchtune.progress import Reporter
+from branchtune.run.workbench import Workbench
+from branchtune.settings import Settings
+
+
+def load_settings(run: Path) -> Settings:
+    """The configuration of a finished run.
+
+    Raises:
+        UserError: the folder is no run directory, or the run has not ended.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run} is no run directory (no config.yaml): give the folder that `branchtune fit` wrote")
+    if not (run / "results.json").is_file():
+        raise UserError(f"{run} is not finished: `branchtune fit {run / 'config.yaml'}` continues it")
+    return Settings.load(run / "config.yaml")
+
+
+def load_model(run: Path, bench: Workbench) -> MultiTaskModel:
+    """The run's model in eval mode, on the device of its configuration."""
+    return MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone, device=bench.device)
+
+
+def evaluate_run(run: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
+    """Metrics of a finished run's model, computed again on the data of its configuration."""
+    bench = Workbench(load_settings(run).config, reporter)
+    model, batches = load_model(run, bench), bench.test_batches()
+    with reporter.track("evaluate", len(batches)) as advance:
+        return evaluate(model, batches, advance)

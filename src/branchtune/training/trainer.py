@@ -1,0 +1,128 @@
+"""The Lightning Trainer of a run: the user's keys over our defaults, refused where the two cannot both hold."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import lightning.pytorch.loggers as lightning_loggers
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from branchtune.config import RunConfig
+from branchtune.errors import UserError, unknown
+from branchtune.training.checkpoint_io import AtomicCheckpointIO
+
+# Arguments of the Trainer that the run sets itself, and what to use instead.
+RESERVED = {
+    "callbacks": "early_stopping and evaluate choose ours",
+    "logger": "name loggers under the key loggers",
+    "plugins": "checkpoints are written by ours",
+    "default_root_dir": "the run directory is output/name",
+    "enable_checkpointing": "a run that resumes needs its checkpoints",
+    "use_distributed_sampler": "a run uses one device",
+    "barebones": "it leaves out what a run writes",
+}
+# What Lightning must not do under manual optimisation, and `MultiTaskModule` then does.
+MANUAL_KEYS = ("gradient_clip_val", "accumulate_grad_batches")
+
+
+def check_trainer(config: RunConfig) -> None:
+    """Refuse keys and values of `trainer`, and names of `loggers`, that would fail later or silently do nothing.
+
+    Raises:
+        UserError: names the key and the way out.
+    """
+    keys = config.trainer
+    known = [name for name in inspect.signature(L.Trainer).parameters if name not in RESERVED]
+    for key in keys:
+        if key in RESERVED:
+            raise UserError(f"trainer.{key} is not yours to set: {RESERVED[key]}")
+        if key not in known:
+            raise unknown("trainer key", key, known)
+    for name in config.loggers:
+        loggers = [key for key in vars(lightning_loggers) if key.endswith("Logger")]
+        if name not in loggers:
+            raise unknown("logger", name, loggers)
+    _check_length(keys)
+    _check_validation(config)
+    if config.optimizer.per_task_gradients:
+        _check_manual(config)
+
+
+def build_trainer(
+    config: RunConfig, device: torch.device, callbacks: Sequence[L.Callback], directory: Path
+) -> L.Trainer:
+    """The Trainer; its log lines below warnings are silenced.
+
+    Raises:
+        UserError: what `check_trainer` or Lightning refuses.
+    """
+    check_trainer(config)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    arguments: dict[str, Any] = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10,
+        **config.trainer,
+        "accelerator": device.type,
+        "devices": [device.index or 0] if device.type == "cuda" else 1,
+        "callbacks": list(callbacks),
+        "logger": [_logger(name, directory) for name in config.loggers] or False,
+        "plugins": [AtomicCheckpointIO()],
+        "default_root_dir": directory,
+        "use_distributed_sampler": False,
+    }
+    if config.optimizer.per_task_gradients:
+        arguments = {key: value for key, value in arguments.items() if key not in MANUAL_KEYS}
+    try:
+        return L.Trainer(**arguments)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _check_length(keys: dict[str, Any]) -> None:
+    epochs, steps = keys.get("max_epochs"), keys.get("max_steps", -1)
+    for name, value in (("max_epochs", epochs), ("max_steps", steps)):
+        if value is not None and (not isinstance(value, int) or value == 0 or value < -1):
+            raise UserError(f"trainer.{name}={value!r}: must be a number of at least 1, or -1 for no limit")
+    if epochs in (None, -1) and steps == -1 and not keys.get("fast_dev_run"):
+        raise UserError("trainer sets no end of the training: give trainer.max_epochs or trainer.max_steps")
+    if keys.get("limit_train_batches") == 0:
+        raise UserError("trainer.limit_train_batches=0 leaves nothing to train on: give at least 1, or null")
+
+
+def _check_validation(config: RunConfig) -> None:
+    keys = config.trainer
+    interval = keys.get("val_check_interval", 1.0)
+    if interval is not None and not (isinstance(interval, float) and interval == 1.0):
+        raise UserError(
+            "trainer.val_check_interval: a run validates, and can resume, between epochs only; set "
+            "trainer.check_val_every_n_epoch instead"
+        )
+    if keys.get("limit_val_batches") == 0:
+        for key, value in (("early_stopping", config.early_stopping), ("evaluate", config.evaluate)):
+            if value not in (None, "last"):
+                raise UserError(f"{key}={value} needs validation: leave trainer.limit_val_batches=0 out")
+
+
+def _check_manual(config: RunConfig) -> None:
+    keys, name = config.trainer, type(config.optimizer).__name__
+    precision = str(keys.get("precision"))
+    if "16" in precision and "bf16" not in precision:
+        raise UserError(f"trainer.precision={precision} scales losses, which {name} does not support: use bf16-mixed")
+    if keys.get("gradient_clip_algorithm") not in (None, "norm"):
+        raise UserError(f"trainer.gradient_clip_algorithm: {name} clips by norm only, leave the key out")
+
+
+def _logger(name: str, directory: Path) -> Any:
+    try:
+        return getattr(lightning_loggers, name)(save_dir=str(directory), name="logs", version="")
+    except (ImportError, TypeError) as error:
+        raise UserError(f"logger {name} cannot be used here: {' '.join(str(error).split())}") from error
