@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class Advance(Protocol):
@@ -21,12 +24,14 @@ class Reporter:
     """Where messages and progress of a run go.
 
     Args:
-        quiet: plain lines at the beginning and end of a step only, even on a terminal.
+        quiet: one plain line at the end of a step, even on a terminal. Without it and without a terminal, a step that
+            takes longer also says every half minute how far it is.
         console: for tests; default the terminal.
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
+        self.quiet = quiet
         self.bars = self.console.is_terminal and not quiet
 
     def say(self, text: str) -> None:
@@ -59,11 +64,16 @@ class Reporter:
             yield advance
 
     def _lines(self, title: str, total: int) -> Iterator[Advance]:
-        start, done = time.monotonic(), 0
+        start = said = time.monotonic()
+        done = 0
 
         def advance(detail: str = "", /) -> None:
-            nonlocal done
-            done += 1
+            nonlocal done, said
+            done, now = done + 1, time.monotonic()
+            if not self.quiet and done < total and now - said >= SECONDS_BETWEEN_LINES:
+                said = now
+                left = timedelta(seconds=round((now - start) / done * (total - done)))
+                self.say(f"{title}: {done} of {total}{', ' if detail else ''}{detail}, {left} left")
 
         yield advance
         self.say(f"{title}: {done} of {total} in {time.monotonic() - start:.1f} s")

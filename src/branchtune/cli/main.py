@@ -67,7 +67,9 @@ def _one_line(error: Exception) -> str:
 def _of_system(error: OSError) -> str:
     """A full disk, or a file without permission, where nothing nearer to it knows what to say."""
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or _one_line(error)}; free space or permissions there, then the same command continues"
+    return (
+        f"{where}{error.strerror or _one_line(error)}; free space or permissions there, then the same command continues"
+    )
 
 
 def entry() -> None:

@@ -17,9 +17,9 @@ from branchtune.settings import Settings
 
 TITLES = {
     "decoders": "decoders\nonly",
-    "shared": "one shared\nadapter set",
+    "shared": "one shared\nset",
     "separate": "one set\nper task",
-    "branched": "branched\n(planned)",
+    "branched": "branched\ntree",
 }
 TRAINED = ("branched", "shared")
 

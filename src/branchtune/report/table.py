@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -28,52 +29,60 @@ class Column:
 
 
 def comparison(columns: Sequence[Column], reference: Reference | None) -> Table:
-    """Tasks' headline metrics, delta_m, trainable parameters by owner, work and time, for every column."""
+    """Headline metrics, delta_m, trainable parameters by owner, work and time; five columns fit in 80 characters.
+
+    Args:
+        columns: of the same tasks; at least one.
+        reference: shown as the first column and named by the caller; None for no such column.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     if reference is not None:
-        table.add_column("single-task\nreference", justify="right")
+        table.add_column("single-\ntask", justify="right", no_wrap=True)
     for column in columns:
-        table.add_column(column.title + (" *" if column.committed else ""), justify="right")
-    for row in rows(columns, reference):
-        table.add_row(*row)
+        table.add_column(column.title + (" *" if column.committed else ""), justify="right", no_wrap=True)
+    for section in sections(columns, reference):
+        for row in section:
+            table.add_row(*row)
+        table.add_section()
     return table
 
 
-def rows(columns: Sequence[Column], reference: Reference | None) -> list[list[str]]:
-    """The cells of `comparison`, row by row."""
-    first = columns[0].results
-    found = []
-    for task, metric in first.headline.items():
-        arrow = "↑" if first.higher_is_better[task] else "↓"
-        base = [_number(reference.metrics.get(task))] if reference else []
-        found.append([f"{task} {metric} {arrow}", *base, *(_number(c.results.heads.get(task)) for c in columns)])
-    blank = [""] if reference else []
+def sections(columns: Sequence[Column], reference: Reference | None) -> list[list[list[str]]]:
+    """The cells of `comparison`: rows by what they are about."""
+    results = [column.results for column in columns]
+    settings = reference.settings if reference else {}
+
+    def row(label: str, base: str, cells: Iterable[str]) -> list[str]:
+        return [label, *([base] if reference else []), *cells]
+
+    metrics = [
+        row(
+            f"{task} {metric} {'↑' if results[0].higher_is_better[task] else '↓'}",
+            _number(reference.metrics.get(task) if reference else None),
+            [_number(r.heads.get(task)) for r in results],
+        )
+        for task, metric in results[0].headline.items()
+    ]
     if reference is not None:
-        found.append(["delta_m %", "0.00", *(_signed(c.results.delta_m) for c in columns)])
-    for label, owner in (
-        ("adapters", "adapters"),
-        ("extras", "extras"),
-        ("decoders", "decoders"),
-        ("backbone", "backbone"),
-    ):
-        settings = reference.settings.get("parameters", {}) if reference else {}
-        values = [c.results.parameters[owner] for c in columns]
-        if owner in ("adapters", "decoders") or any(values) or settings.get(owner):
-            base = [_count(settings.get(owner))] if reference else []
-            found.append([f"train {label}", *base, *(_count(value) for value in values)])
-    for label, part in (("MACs backbone", "backbone"), ("MACs decoders", "decoders")):
-        settings = reference.settings.get("macs", {}) if reference else {}
-        base = [_count(settings.get(part))] if reference else []
-        found.append([label, *base, *(_count(c.results.macs[part]) for c in columns)])
-    base = [_number(reference.settings.get("ms_per_image"))] if reference else []
-    found.append(["ms per image", *base, *(_number(c.results.ms_per_image) for c in columns)])
-    found.append(["groups", *blank, *("-".join(map(str, c.results.groups)) for c in columns)])
-    return found
+        metrics.append(row("Δm %", "0", [_signed(r.delta_m) for r in results]))
+    parameters, macs = settings.get("parameters", {}), settings.get("macs", {})
+    trained = [
+        row(f"params {owner}", _count(parameters.get(owner)), [_count(r.parameters[owner]) for r in results])
+        for owner in ("adapters", "extras", "decoders", "backbone")
+        if owner in ("adapters", "decoders") or parameters.get(owner) or any(r.parameters[owner] for r in results)
+    ]
+    cost = [
+        row(f"MACs {part}", _count(macs.get(part)), [_count(r.macs[part]) for r in results])
+        for part in ("backbone", "decoders")
+    ]
+    cost.append(row("ms per image", _number(settings.get("ms_per_image")), [_number(r.ms_per_image) for r in results]))
+    cost.append(row("groups per level", "", ["-".join(map(str, r.groups)) for r in results]))
+    return [metrics, trained, cost]
 
 
 def _number(value: float | None) -> str:
-    if value is None:
+    if value is None or math.isnan(value):
         return "-"
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
@@ -83,9 +92,11 @@ def _signed(value: float | None) -> str:
 
 
 def _count(value: int | None) -> str:
+    """Three digits and a unit: 271k, 1.00M."""
     if value is None:
         return "-"
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
+        scaled = value / size
+        if scaled >= 0.9995:
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{unit}"
     return str(value)
