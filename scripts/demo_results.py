@@ -10,14 +10,13 @@ a table beside it). Interrupted, the same command continues.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 from importlib.resources import files
 from pathlib import Path
 
 from branchtune.atomic import write_json, write_text
 from branchtune.demo.demo import TITLES
-from branchtune.evaluation.delta_m import delta_m, relative_gains
+from branchtune.evaluation.delta_m import delta_m
 from branchtune.evaluation.references import Reference
 from branchtune.progress import Reporter
 from branchtune.run.fit import fit
@@ -55,9 +54,9 @@ def main() -> None:
         return
     reference = train_reference(settings, arguments.reference_seeds, "scenes_swin", reporter)
     reference.save(PACKAGE / "references" / "scenes_swin.json")
-    runs = {method: [compared(r, reference) for r in results] for method, results in runs.items()}
+    runs = {method: [r.compared_with(reference) for r in results] for method, results in runs.items()}
     demo = {method: results[0].to_json() for method, results in runs.items()}
-    write_json(PACKAGE / "demo" / "results.json", {"format": 1, "config": settings.text(), "columns": demo})
+    write_json(PACKAGE / "demo" / "results.json", {"format": 1, "config": settings.but(output="runs").text(), "columns": demo})
     every = {method: [r.to_json() for r in results] for method, results in runs.items()}
     command = f"python scripts/demo_results.py --seeds {' '.join(map(str, arguments.seeds))}"
     write_json(ROOT / "results" / "scenes_demo.json", {"format": 1, "command": command, "runs": every})
@@ -66,12 +65,6 @@ def main() -> None:
         ROOT / "results" / "scenes_demo.md", f"{text}\n\nMade by `{command}`; raw numbers in scenes_demo.json.\n"
     )
     print(text)
-
-
-def compared(results: Results, reference: Reference) -> Results:
-    """The same results with gains and delta_m: the reference is trained after, or beside, the columns."""
-    gains = relative_gains(results.heads, reference.metrics, results.higher_is_better)
-    return dataclasses.replace(results, reference=reference.id, gains=gains, delta_m=statistics.fmean(gains.values()))
 
 
 def summary(runs: dict[str, list[Results]], reference: Reference) -> str:

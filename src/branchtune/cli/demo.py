@@ -8,8 +8,8 @@ from importlib.resources import as_file, files
 from branchtune.cli.arguments import configured
 
 TEXT = """The whole chain on an embedded example: rendered scenes, the small Swin that ships with the package, six
-tasks. Trains the planned tree and one shared adapter set; other columns come from committed results of the same configuration
-unless --train-all is given."""
+tasks. Trains the planned tree and one shared adapter set; other columns come from committed results of the same
+configuration unless --train-all is given."""
 
 
 def run(argv: Sequence[str]) -> None:

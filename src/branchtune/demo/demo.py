@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from branchtune.demo.committed import committed_results, difference_to_reference
+from branchtune.demo.timing import Stopwatch
 from branchtune.evaluation.references import Reference
 from branchtune.progress import Reporter
 from branchtune.report.table import Column, comparison
@@ -50,7 +52,13 @@ def demo(settings: Settings, train_all: bool, reporter: Reporter) -> dict[str, C
             continue
         results = results if reference is None else results.compared_with(reference)
         columns[method] = Column(TITLES[method], results, committed=method not in TRAINED and not train_all)
-    ordered = {method: columns[method] for method in TITLES if method in columns}
+    stopwatch = Stopwatch(settings, reporter)
+    ordered = {
+        method: dataclasses.replace(columns[method], results=stopwatch.results(columns[method].results))
+        for method in TITLES
+        if method in columns
+    }
+    reference = None if reference is None else stopwatch.reference(reference)
     reporter.console.print(comparison(list(ordered.values()), reference))
     for line in footer(settings, reference, [c.committed for c in ordered.values()]):
         reporter.say(line)
@@ -61,7 +69,7 @@ def demo(settings: Settings, train_all: bool, reporter: Reporter) -> dict[str, C
 def footer(settings: Settings, reference: Reference | None, committed: Sequence[bool]) -> list[str]:
     """What the numbers of the table are relative to, and where they come from."""
     size = "x".join(map(str, settings.config.data.image_size))
-    lines = [f"MACs and ms per image at {size}, all tasks; seed {settings.config.seed}"]
+    lines = [f"MACs and ms per image at {size}, all tasks (ms: measured here, batch 8); seed {settings.config.seed}"]
     if reference is not None:
         lines.append(f"delta_m: mean gain over the reference {reference.id!r} (full fine-tuning, same decoder)")
         difference = difference_to_reference(settings, reference)

@@ -54,6 +54,6 @@ def train_reference(settings: Settings, seeds: Sequence[int], name: str, reporte
             "train_seconds": sum(r.train_seconds for results in runs.values() for r in results),
             "hardware": next(iter(first.values())).hardware,
             "versions": next(iter(first.values())).versions,
-            "config": settings.but(method="full", reference=None).text(),
+            "config": settings.but(method="full", reference=None, output="runs").text(),
         },
     )

@@ -63,7 +63,7 @@ class Schedule:
                 f"a warm-up of {self.warmup_epochs:g} epochs ({warmup:g} steps) is longer than the training "
                 f"({total_steps} steps): lower schedule.warmup_epochs or train longer"
             )
-        if 0 < warmup and step <= warmup:
+        if warmup > 0 and step <= warmup:
             return self.warmup_start + (1 - self.warmup_start) * step / warmup
         if self.kind == "constant":
             return 1.0
