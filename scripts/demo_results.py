@@ -56,7 +56,8 @@ def main() -> None:
     reference.save(PACKAGE / "references" / "scenes_swin.json")
     runs = {method: [r.compared_with(reference) for r in results] for method, results in runs.items()}
     demo = {method: results[0].to_json() for method, results in runs.items()}
-    write_json(PACKAGE / "demo" / "results.json", {"format": 1, "config": settings.but(output="runs").text(), "columns": demo})
+    config = settings.but(output="runs").text()
+    write_json(PACKAGE / "demo" / "results.json", {"format": 1, "config": config, "columns": demo})
     every = {method: [r.to_json() for r in results] for method, results in runs.items()}
     command = f"python scripts/demo_results.py --seeds {' '.join(map(str, arguments.seeds))}"
     write_json(ROOT / "results" / "scenes_demo.json", {"format": 1, "command": command, "runs": every})
