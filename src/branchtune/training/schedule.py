@@ -63,9 +63,9 @@ class Schedule:
                 f"a warm-up of {self.warmup_epochs:g} epochs ({warmup:g} steps) is longer than the training "
                 f"({total_steps} steps): lower schedule.warmup_epochs or train longer"
             )
-        if warmup > 0 and step <= warmup:
+        if step < warmup:
             return self.warmup_start + (1 - self.warmup_start) * step / warmup
-        if self.kind == "constant":
+        if self.kind == "constant" or step == warmup:
             return 1.0
         if step >= total_steps:
             return self.min_factor
