@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import branchtune as bt
+from branchtune import atomic
 from branchtune.cli.main import main
+from branchtune.run.manifest import tree_sha256
 from branchtune.run.results import Results
 from branchtune.settings import Settings
 from tiny_run import write_config
@@ -109,6 +118,8 @@ def test_predict_names_damaged_images_and_goes_on(
 def test_plan_reads_the_runs_affinity(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "tree.json"
     assert main(["plan", str(run_of(finished)), "--groups=[1,2,2,3]", f"--out={out}"]) == 0
+    total = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("total"))
+    assert total.split()[1] == "19,712"  # of the run's adapter, r=2: 1792 for each of the 11 blocks of the nodes
     assert bt.TaskTree.from_json(json.loads(out.read_text())).group_counts == (1, 2, 2, 3)
 
 
@@ -170,15 +181,199 @@ def test_a_nan_loss_names_task_step_and_samples(
     assert "000" in error
 
 
-def test_a_damaged_checkpoint_is_named(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--method=shared", "--name=damaged", "--trainer.max_epochs=1", "--quiet"]
-    assert main(["fit", str(finished), *quick]) == 0
-    run = run_of(finished, "damaged")
-    (run / "results.json").unlink()
-    (run / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
-    capsys.readouterr()
-    assert main(["fit", str(finished), *quick]) == 2
-    assert "last.ckpt is damaged" in capsys.readouterr().err
+def continued(finished: Path, name: str, *without: str) -> tuple[Path, list[str]]:
+    """A copy of the finished run that lacks its end and the files named, and the command that continues it."""
+    run = run_of(finished, name)
+    shutil.copytree(run_of(finished), run)
+    known = run / "config.yaml"
+    known.write_text(known.read_text().replace("name: tiny\n", f"name: {name}\n", 1))
+    shutil.rmtree(run / "model")
+    for file in ("results.json", *without):
+        (run / file).unlink()
+    return run, ["fit", str(finished), f"--name={name}", "--quiet"]
+
+
+def same_metrics(finished: Path, run: Path) -> bool:
+    return Results.load(run / "results.json").metrics == Results.load(run_of(finished) / "results.json").metrics
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("config.yaml", b"\xff", "config.yaml is damaged"),
+        ("manifest.json", b"{", "manifest.json is damaged"),
+        ("decoders.safetensors", b"damaged", "decoders.safetensors is damaged"),
+        ("tree.json", b"{}", "tree.json"),
+        ("tree.json", b"[", "tree.json is damaged"),
+        ("checkpoints/last.ckpt", b"damaged", "last.ckpt is damaged"),
+        ("results.json", b"{}", "results.json is damaged"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(
+    finished: Path, file: str, content: bytes, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, command = continued(finished, "damaged")
+    try:
+        (run / file).write_bytes(content)
+        capsys.readouterr()
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert expected in error
+        assert error.count("\n") == 1
+    finally:
+        shutil.rmtree(run)
+
+
+def test_a_damaged_affinity_is_named(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, command = continued(finished, "affinity", "tree.json")
+    (run / "affinity.json").write_text("{}")
+    assert main(command) == 2
+    assert "affinity.json" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_tree_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, command = continued(finished, "another-tree")
+    tree = bt.TaskTree.shared(["semseg", "depth", "normals", "edge"], 4)
+    (run / "tree.json").write_text(json.dumps(tree.to_json()))
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "the checkpoint is of another tree" in error
+    assert error.count("\n") == 1
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, command = continued(finished, "another-backbone")
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["branchtune"]["backbone"] = "resnet18"
+    torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
+    assert main(command) == 2
+    assert "is of backbone 'resnet18', the model has 'test_vit'" in capsys.readouterr().err
+
+
+def test_weights_that_changed_since_the_run_began_are_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, command = continued(finished, "other-weights")
+    content = json.loads((run / "manifest.json").read_text())
+    content["backbone"]["checkpoint_sha256"] = "0123456789abcdef"
+    (run / "manifest.json").write_text(json.dumps(content))
+    assert main(command) == 2
+    assert "not those that this run began with (SHA-256 0123456789ab" in capsys.readouterr().err
+
+
+def test_a_full_disk_while_saving_is_one_line_and_the_run_resumes(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, command = continued(finished, "full-disk", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+
+    def fill(name: str, left: int = 0) -> None:
+        """The disk is full once `left` files of this name have been written."""
+        before, written = atomic._sync, []
+
+        def sync(path: Path) -> None:
+            written.extend([path] if name in str(path) else [])
+            if len(written) > left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            before(path)
+
+        monkeypatch.setattr(atomic, "_sync", sync)
+
+    for name, left in (("last.ckpt", 1), ("metrics.csv", 0), ("adapter_config.json", 0), ("results.json", 0)):
+        fill(name, left)
+        assert main(command) == 2
+        monkeypatch.undo()
+        error = capsys.readouterr().err
+        assert "cannot write" in error
+        assert "No space left on device; free some space there" in error
+        assert error.count("\n") == 1
+        assert not list(run.rglob("*.partial"))
+        assert not (run / "results.json").exists()
+    assert (run / "checkpoints" / "last.ckpt").exists()
+    assert main(command) == 0
+    assert same_metrics(finished, run)
+    assert (run / "metrics.csv").read_text() == (run_of(finished) / "metrics.csv").read_text()
+
+
+def test_ctrl_c_during_training_is_status_130_and_the_run_resumes(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, command = continued(finished, "interrupted", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    handler = signal.getsignal(signal.SIGINT)
+    steps = []
+
+    def interrupt(*args: Any) -> None:
+        steps.append(args)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("branchtune.training.module.check_finite", interrupt)
+        assert main(command) == 130
+    assert "interrupted; the same command continues the run" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not (run / "results.json").exists()
+    assert main(command) == 0
+    assert same_metrics(finished, run)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_label_during_training_names_file_and_value(
+    tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    label = tmp_path / "nyud" / "segmentation" / "0005.png"
+    Image.fromarray(np.full((12, 16), 77, np.uint8)).save(label)
+    arguments = ["--method=shared", "--decoder_fit.steps=0", f"--data.workers={workers}", "--quiet"]
+    assert main(["fit", str(config), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert f"{label}: value 77 is above the task's 39 classes" in error
+    assert error.startswith("branchtune: ")
+    assert error.count("\n") == 1
+
+
+def test_a_mistake_in_the_configuration_does_not_take_the_runs_name(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", str(finished), "--name=corrected", "--method=decoders", "--decoder_fit.steps=0", "--quiet"]
+    assert main([*command, "--backbone.levels=[blocks.99]"]) == 2
+    assert not run_of(finished, "corrected").exists()
+    assert main([*command, "--trainer.max_epochs=1"]) == 0
+
+
+def test_the_manifest_tells_tree_parameters_and_hardware(finished: Path) -> None:
+    content = json.loads((run_of(finished) / "manifest.json").read_text())
+    results = Results.load(run_of(finished) / "results.json")
+    assert content["parameters"] == results.parameters
+    assert content["tree_sha256"] == tree_sha256(bt.TaskTree.from_json(results.tree))
+    assert "CPU" in content["hardware"]
+    assert {"torch", "timm", "lightning", "branchtune"} <= set(content["versions"])
+
+
+def test_affinity_stops_before_training_needs_no_tree_and_fit_continues(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(finished), "--name=measured", "--tree.groups=null", "--quiet"]
+    assert main(["affinity", *arguments]) == 0
+    assert "of the passes of the training" in capsys.readouterr().out
+    assert sorted(path.name for path in run_of(finished, "measured").iterdir()) == [
+        "affinity.json",
+        "config.yaml",
+        "decoders.safetensors",
+        "manifest.json",
+    ]
+    assert main(["evaluate", str(run_of(finished, "measured"))]) == 2
+    assert "measured is not finished: `branchtune fit" in capsys.readouterr().err
+    assert main(["fit", *arguments]) == 2
+    assert "no tree is chosen" in capsys.readouterr().err
+
+
+def test_images_whose_results_would_overwrite_each_other(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert main(["predict", str(run_of(finished)), str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "a.jpg and a.png would give files of one name" in capsys.readouterr().err
 
 
 def test_settings_survive_their_own_text(finished: Path, tmp_path: Path) -> None:

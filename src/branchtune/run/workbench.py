@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,9 @@ class Workbench:
         Raises:
             UserError: anything that backbone, data, reference, tree, adapter or trainer get wrong.
         """
-        from branchtune.training.trainer import check_trainer  # Lightning, which evaluating and predicting do without
+        from branchtune.training.trainer import build_trainer  # Lightning, which evaluating and predicting do without
 
-        check_trainer(self.config)
+        build_trainer(self.config, self.device, [], Path(self.config.output) / self.config.name)
         _ = self.reference
         for split in ("train", "val", self.test_split):
             self._open(split)

@@ -28,7 +28,6 @@ EXPECTED_WARNINGS = (
     ".*number of training batches.*",
     ".*exists and is not empty.*",  # a run that continues
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.15
-    ".*GPU available but not used.*",
     ".*modules? in eval mode at the start.*",  # what is frozen
     ".*training_step. returned .None..*",  # a batch without any label
     ".*could not find the monitored key.*",  # a run without validation has no best checkpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from branchtune.training.checkpoint_io import AtomicCheckpointIO
 
 # Arguments of the Trainer that the run sets itself, and what to use instead.
 RESERVED = {
-    "callbacks": "early_stopping and evaluate choose ours",
+    "callbacks": "the run has its own, see early_stopping and evaluate",
     "logger": "name loggers under the key loggers",
     "plugins": "checkpoints are written by ours",
     "default_root_dir": "the run directory is output/name",
@@ -31,38 +32,15 @@ RESERVED = {
 MANUAL_KEYS = ("gradient_clip_val", "accumulate_grad_batches")
 
 
-def check_trainer(config: RunConfig) -> None:
-    """Refuse keys and values of `trainer`, and names of `loggers`, that would fail later or silently do nothing.
-
-    Raises:
-        UserError: names the key and the way out.
-    """
-    keys = config.trainer
-    known = [name for name in inspect.signature(L.Trainer).parameters if name not in RESERVED]
-    for key in keys:
-        if key in RESERVED:
-            raise UserError(f"trainer.{key} is not yours to set: {RESERVED[key]}")
-        if key not in known:
-            raise unknown("trainer key", key, known)
-    for name in config.loggers:
-        loggers = [key for key in vars(lightning_loggers) if key.endswith("Logger")]
-        if name not in loggers:
-            raise unknown("logger", name, loggers)
-    _check_length(keys)
-    _check_validation(config)
-    if config.optimizer.per_task_gradients:
-        _check_manual(config)
-
-
 def build_trainer(
     config: RunConfig, device: torch.device, callbacks: Sequence[L.Callback], directory: Path
 ) -> L.Trainer:
-    """The Trainer; its log lines below warnings are silenced.
+    """The Trainer; its log lines below warnings are silenced. Nothing is written before it fits.
 
     Raises:
-        UserError: what `check_trainer` or Lightning refuses.
+        UserError: a key or a value that does not exist, would fail later or silently do nothing, or is the run's own.
     """
-    check_trainer(config)
+    _check_keys(config)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     arguments: dict[str, Any] = {
@@ -82,9 +60,30 @@ def build_trainer(
     if config.optimizer.per_task_gradients:
         arguments = {key: value for key, value in arguments.items() if key not in MANUAL_KEYS}
     try:
-        return L.Trainer(**arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            return L.Trainer(**arguments)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _check_keys(config: RunConfig) -> None:
+    """Refuse keys and values of `trainer`, and names of `loggers`, that would fail later or silently do nothing."""
+    keys = config.trainer
+    known = [name for name in inspect.signature(L.Trainer).parameters if name not in RESERVED]
+    for key in keys:
+        if key in RESERVED:
+            raise UserError(f"trainer.{key} is not yours to set: {RESERVED[key]}")
+        if key not in known:
+            raise unknown("trainer key", key, known)
+    for name in config.loggers:
+        loggers = [key for key in vars(lightning_loggers) if key.endswith("Logger")]
+        if name not in loggers:
+            raise unknown("logger", name, loggers)
+    _check_length(keys)
+    _check_validation(config)
+    if config.optimizer.per_task_gradients:
+        _check_manual(config)
 
 
 def _check_length(keys: dict[str, Any]) -> None:

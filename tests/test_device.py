@@ -1,0 +1,61 @@
+"""One device for the whole run, from the trainer's keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from branchtune.errors import UserError
+from branchtune.training.device import choose_device
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("keys", "device"),
+    [
+        ({}, "cuda:0"),
+        ({"accelerator": "gpu", "devices": 1}, "cuda:0"),
+        ({"accelerator": "cuda", "devices": [1]}, "cuda:1"),
+        ({"accelerator": "auto", "devices": "auto"}, "cuda:0"),
+        ({"accelerator": "cpu", "devices": 1}, "cpu"),
+    ],
+)
+def test_a_gpu_is_used_unless_the_keys_say_otherwise(keys: dict[str, Any], device: str) -> None:
+    assert str(choose_device(keys)) == device
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize("keys", [{"devices": 2}, {"devices": [0, 1]}, {"devices": -1}, {"num_nodes": 2}])
+def test_several_devices_are_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="a run uses one device"):
+        choose_device(keys)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_a_gpu_that_this_machine_lacks_is_refused() -> None:
+    with pytest.raises(UserError, match=r"devices=\[2\]: this machine has 2 GPUs"):
+        choose_device({"devices": [2]})
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_auto_is_the_cpu_and_gpu_is_refused() -> None:
+    assert str(choose_device({})) == "cpu"
+    with pytest.raises(UserError, match="accelerator=gpu: no such device is available here"):
+        choose_device({"accelerator": "gpu"})
+    with pytest.raises(UserError, match=r"unknown trainer\.accelerator 'tpu'"):
+        choose_device({"accelerator": "tpu"})
