@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import branchtune as bt
 from branchtune.cli.main import main
 from branchtune.data.collate import Collate
 from branchtune.run.results import Results
+from branchtune.training.callbacks import MetricsTable
 from branchtune.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from branchtune.training.losses import check_finite, task_losses
 from branchtune.training.module import MultiTaskModule, check_checkpoint
@@ -126,23 +128,104 @@ def test_one_task_and_one_image(tmp_path: Path) -> None:
     assert Results.load(run / "results.json").metrics["depth"]["rmse"] > 0
 
 
-def test_early_stopping_best_checkpoint_bf16_and_a_logger(tmp_path: Path) -> None:
+def scores(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """Let the epochs have these validation scores."""
+    left = list(values)
+    monkeypatch.setattr(MetricsTable, "_score", lambda self, results, module: left.pop(0))
+
+
+def test_the_last_checkpoint_is_of_the_last_epoch_and_the_best_of_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores(monkeypatch, 1.0, 3.0, float("nan"), 2.0)
+    run = fit(write_config(tmp_path), "best", "--method=shared", "--trainer.max_epochs=4", "--evaluate=best")
+    last, best = (read_checkpoint(run / "checkpoints" / f"{name}.ckpt") for name in ("last", "best"))
+    assert (best["epoch"], last["epoch"]) == (1, 3)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    saved = load_file(run / "model" / "decoders.safetensors")
+    assert all(torch.equal(value, best["state_dict"][f"decoders.{name}"]) for name, value in saved.items())
+
+
+def test_early_stopping_bf16_a_logger_and_a_stopped_run_stays_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores(monkeypatch, 1.0, float("nan"), 0.5)
     config = write_config(tmp_path)
-    run = fit(
-        config,
-        "stops",
+    arguments = [
         "--method=shared",
-        "--optimizer.lr=1e-12",
         "--trainer.max_epochs=6",
         "--trainer.precision=bf16-mixed",
-        "--early_stopping=1",
-        "--evaluate=best",
+        "--early_stopping=2",
         "--loggers=[TensorBoardLogger]",
-    )
-    rows = (run / "metrics.csv").read_text().splitlines()[1:]
-    assert len(rows) < 6 * 4
-    assert (run / "checkpoints" / "best.ckpt").exists()
+    ]
+    run = fit(config, "stops", *arguments)
+    table = (run / "metrics.csv").read_text()
+    assert len(table.splitlines()) == 1 + 3 * 4
     assert list((run / "logs").rglob("events.*"))
+    before = Results.load(run / "results.json")
+    (run / "results.json").unlink()
+    after = Results.load(fit(config, "stops", *arguments) / "results.json")  # no score is left for a fourth epoch
+    assert after.metrics == before.metrics
+    assert after.train_seconds == pytest.approx(before.train_seconds, rel=0.5)
+    assert (run / "metrics.csv").read_text() == table
+
+
+def test_the_score_leaves_out_tasks_without_label() -> None:
+    module = module_of(small_model())
+    results = {name: {task.headline: 2.0, "loss": 3.0} for name, task in module.model.tasks.items()}
+    reference = {"a": 1.0, "b": 1.0, "c": 1.0}
+    for table, all_tasks, without_c in (
+        (MetricsTable(Path("x.csv"), None), -9.0, -6.0),
+        (MetricsTable(Path("x.csv"), reference), 100 / 3, 0.0),  # a: depth, worse; b and c: better
+    ):
+        assert table._score(results, module) == pytest.approx(all_tasks)
+        missing = {**results, "c": dict.fromkeys(results["c"], float("nan"))}
+        assert table._score(missing, module) == pytest.approx(without_c)
+        nothing = {name: dict.fromkeys(values, float("nan")) for name, values in results.items()}
+        assert table._score(nothing, module) != table._score(nothing, module)
+
+
+@pytest.mark.parametrize("optimizer", ["WeightedSum", "AdaTask"])
+def test_max_steps_ends_the_training_and_an_epoch_stays_an_epoch(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[tuple[int, int]] = []
+    build = Schedule.build
+
+    def spy(self: Schedule, given: Any, steps_per_epoch: int, total_steps: int) -> Any:
+        built.append((steps_per_epoch, total_steps))
+        return build(self, given, steps_per_epoch, total_steps)
+
+    monkeypatch.setattr(Schedule, "build", spy)
+    run = fit(
+        write_config(tmp_path),
+        "steps",
+        "--method=shared",
+        f"--optimizer=branchtune.{optimizer}",
+        "--data.batch_size=1",
+        "--trainer.accumulate_grad_batches=2",
+        "--trainer.max_epochs=10",
+        "--trainer.max_steps=4",
+    )
+    assert built == [(2, 4)]
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == 4
+    assert len((run / "metrics.csv").read_text().splitlines()) == 1 + 2 * 4
+
+
+def test_without_validation_there_is_a_last_checkpoint_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(
+        write_config(tmp_path),
+        "unvalidated",
+        "--method=shared",
+        "--trainer.limit_val_batches=0",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1",
+    )
+    captured = capsys.readouterr()
+    assert "train unvalidated: 1 of 1 in" in captured.out
+    assert not captured.err
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert not (run / "metrics.csv").exists()
 
 
 def test_clipping_and_accumulation_mean_the_same_in_both_modes(tmp_path: Path) -> None:
