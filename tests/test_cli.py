@@ -33,8 +33,13 @@ def test_the_help_of_a_command_needs_no_torch(command: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_config(tmp_path_factory.mktemp("cli"))
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data") / "nyud"
+
+
+@pytest.fixture
+def config(tmp_path: Path, data: Path) -> Path:
+    return write_config(tmp_path, data)
 
 
 def refused(arguments: list[str], config: Path, capsys: pytest.CaptureFixture[str]) -> str:

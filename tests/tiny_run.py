@@ -28,9 +28,9 @@ loggers: []
 """
 
 
-def write_config(folder: Path) -> Path:
-    """The configuration file of a tiny run whose data lie in `folder` too."""
-    root = folder / "nyud"
+def write_config(folder: Path, root: Path | None = None) -> Path:
+    """The configuration file of a tiny run whose data lie in `root`, by default in `folder` too."""
+    root = root or folder / "nyud"
     if not root.exists():
         root.mkdir()
         write_nyud_tree(root)
