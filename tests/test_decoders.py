@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import branchtune as bt
 from branchtune import UserError
@@ -90,3 +91,29 @@ def test_each_dense_task_has_a_decoder_and_image_tasks_a_pooled_head() -> None:
     kinds = {task: type(model.decoders[task]).__name__ for task in TASKS}
     assert kinds == {"a": "LightModule", "b": "LightModule", "c": "LightModule", "d": "PooledHead"}
     assert all(isinstance(module, nn.Module) for module in model.decoders.values())
+
+
+@pytest.mark.parametrize("size", [(8, 8), (11, 7), (3, 2), (4, 24), (1, 1)])
+def test_the_gradient_of_resize_is_that_of_interpolate(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    fast, plain = resize(x, size), F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(fast, plain, rtol=0, atol=0)
+    weights = torch.randn_like(plain)
+    one, two = (torch.autograd.grad(y, x, weights)[0] for y in (fast, plain))
+    torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
+def test_resize_can_be_differentiated_twice_and_mapped() -> None:
+    x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: resize(x, (5, 4)), x)
+    assert torch.autograd.gradgradcheck(lambda x: resize(x, (5, 4)).square(), x)
+    loss = torch.func.grad(lambda x: resize(x[None], (5, 4)).square().sum())
+    torch.testing.assert_close(torch.vmap(loss)(x.detach()), torch.stack([loss(row) for row in x.detach()]))
+
+
+def test_resize_in_autocast_keeps_the_dtype_of_its_gradient() -> None:
+    x = torch.randn(1, 2, 3, 3, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        resize(x, (6, 6)).float().sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.bfloat16
