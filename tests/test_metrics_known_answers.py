@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics.functional import mean_absolute_percentage_error
 
 from branchtune.evaluation.accuracy import TopOneAccuracy
+from branchtune.evaluation.angle_distribution import AngleDistribution
 from branchtune.evaluation.angular_error import MeanAngularError
-from branchtune.evaluation.depth_error import DepthLogRMSE, DepthRMSE
+from branchtune.evaluation.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
 from branchtune.evaluation.mean_iou import MeanIoU
 from branchtune.evaluation.rmse import RMSE
 from branchtune.evaluation.saliency_f import MaxF
@@ -103,6 +105,84 @@ def test_angles_are_pooled_over_pixels() -> None:
     metric.update(a.expand(1, 3, 1, 3), a.expand(1, 3, 1, 3))
     metric.update(a, a.flip(1))
     assert metric.compute().item() == pytest.approx(90 / 4)
+
+
+def tilted(degrees: list[float]) -> tuple[Tensor, Tensor]:
+    """One image of one row: predictions that are off by these angles, and the truth."""
+    angles = torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    predicted = torch.stack([angles.sin(), torch.zeros_like(angles), -angles.cos()])[None, :, None]
+    truth = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64).view(1, 3, 1, 1).expand_as(predicted)
+    return predicted, truth
+
+
+def distribution(degrees: list[float]) -> dict[str, float]:
+    metric = AngleDistribution()
+    metric.update(*tilted(degrees))
+    return {name: found.item() for name, found in metric.compute().items()}
+
+
+def test_median_and_shares_of_angles_by_hand() -> None:
+    found = distribution([1.0, 11.0, 20.0, 29.0, 170.0])
+    assert found["median_angle"] == pytest.approx(20.0, abs=0.005 + 1e-9)
+    assert (found["within_11.25"], found["within_22.5"], found["within_30"]) == pytest.approx((0.4, 0.6, 0.8))
+
+
+def test_the_median_of_an_even_number_is_between_the_middle_two() -> None:
+    assert distribution([5.0, 10.0, 40.0, 180.0])["median_angle"] == pytest.approx(25.0, abs=0.005 + 1e-9)
+    assert distribution([0.0])["median_angle"] == pytest.approx(0.005)
+    assert distribution([180.0])["median_angle"] == pytest.approx(179.995)
+
+
+@pytest.mark.parametrize("count", [1, 2, 101, 1000])
+def test_the_median_is_within_half_a_step_of_the_exact_one(count: int) -> None:
+    angles = 180 * torch.rand(count, dtype=torch.float64).square()
+    exact = angles.quantile(0.5).item()
+    assert distribution(angles.tolist())["median_angle"] == pytest.approx(exact, abs=0.005 + 1e-9)
+
+
+def test_a_share_counts_what_is_strictly_below_its_limit() -> None:
+    ninety, truth = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1), torch.tensor([0, 0, -1.0]).view(1, 3, 1, 1)
+    metric = AngleDistribution()
+    for limit in (90.0, 90.001):
+        metric.reset()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("branchtune.evaluation.angle_distribution.LIMITS", (0.0, 1.0, limit))
+            metric.update(ninety, truth)
+        assert metric.within.tolist() == [0, 0, int(limit > 90)]
+
+
+def test_a_prediction_that_is_no_number_is_as_wrong_as_can_be() -> None:
+    metric = AngleDistribution()
+    metric.update(torch.full((1, 3, 1, 1), NAN), torch.tensor([0.0, 0.0, -1.0]).view(1, 3, 1, 1))
+    assert metric.compute()["median_angle"].item() == pytest.approx(179.995)
+
+
+def test_relative_depth_errors_by_hand() -> None:
+    # ratios 2, 1.25, 1/1.2 and 1/1.5, and one without label; the second is exactly at the limit of delta1
+    output = torch.tensor([[[[2.0, 1.25, 5.0, 2.0, 9.0]]]], dtype=torch.float64)
+    target = torch.tensor([[[1.0, 1.0, 6.0, 3.0, NAN]]], dtype=torch.float64)
+    metrics = [DepthAbsRel(), *(DepthWithin(k) for k in (1, 2, 3))]
+    for metric in metrics:
+        metric.update(output, target)
+    expected = [(1 + 0.25 + 1 / 6 + 1 / 3) / 4, 1 / 4, 3 / 4, 3 / 4]
+    assert [metric.compute().item() for metric in metrics] == pytest.approx(expected)
+
+
+def test_a_depth_that_is_not_positive_is_no_match() -> None:
+    for output in (-1.0, 0.0):
+        metric = DepthWithin(3)
+        metric.update(torch.full((1, 1, 1, 1), output), torch.ones(1, 1, 1))
+        assert metric.compute().item() == 0.0
+
+
+def test_abs_rel_is_the_absolute_percentage_error_of_the_labelled_pixels() -> None:
+    output, target = 5 * torch.rand(3, 1, 4, 5) + 0.5, 5 * torch.rand(3, 4, 5) + 0.5
+    target[torch.rand(3, 4, 5) < 0.3] = torch.nan
+    metric = DepthAbsRel()
+    metric.update(output, target)
+    known = ~target.isnan()
+    expected = mean_absolute_percentage_error(output[:, 0][known], target[known]).item()
+    assert metric.compute().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_depth_errors_by_hand() -> None:

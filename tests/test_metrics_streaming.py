@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from itertools import pairwise
 
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from branchtune.evaluation.accuracy import TopOneAccuracy
+from branchtune.evaluation.angle_distribution import AngleDistribution
 from branchtune.evaluation.angular_error import MeanAngularError
-from branchtune.evaluation.depth_error import DepthLogRMSE, DepthRMSE
+from branchtune.evaluation.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
 from branchtune.evaluation.edge_f import BestEdgeF
+from branchtune.evaluation.edge_matching import MatchedEdgeF
 from branchtune.evaluation.mean_iou import MeanIoU
 from branchtune.evaluation.rmse import RMSE
 from branchtune.evaluation.saliency_f import MaxF
@@ -28,22 +31,28 @@ SAMPLES, H, W = 6, 5, 7
 def make(name: str) -> StreamingMetric:
     if name == "MeanIoU":
         return MeanIoU(4)
-    classes = (MaxIoU, MaxF, MeanAngularError, DepthRMSE, DepthLogRMSE, BestEdgeF, TopOneAccuracy, RMSE)
-    return {metric.__name__: metric for metric in classes}[name]()
+    if name == "MatchedEdgeF":
+        return MatchedEdgeF(max_dist=0.15)
+    return {metric.__name__: metric for metric in CLASSES}[name]()
 
 
-NAMES = [
-    "MeanIoU",
-    "MaxIoU",
-    "MaxF",
-    "MeanAngularError",
-    "DepthRMSE",
-    "DepthLogRMSE",
-    "BestEdgeF",
-    "TopOneAccuracy",
-    "RMSE",
-]
-every_metric = pytest.mark.parametrize("name", NAMES)
+CLASSES = (
+    MeanIoU,
+    MaxIoU,
+    MaxF,
+    MeanAngularError,
+    AngleDistribution,
+    DepthRMSE,
+    DepthLogRMSE,
+    DepthAbsRel,
+    DepthWithin,
+    BestEdgeF,
+    MatchedEdgeF,
+    TopOneAccuracy,
+    RMSE,
+)
+OF_NORMALS = ("MeanAngularError", "AngleDistribution")
+every_metric = pytest.mark.parametrize("name", [metric.__name__ for metric in CLASSES])
 
 
 def samples(name: str, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -60,7 +69,7 @@ def samples(name: str, seed: int = 0) -> tuple[Tensor, Tensor]:
         return torch.randn(SAMPLES, 3, generator=random), target
     if name == "RMSE":
         output, target = torch.randn(2, SAMPLES, 3, generator=random)
-    elif name == "MeanAngularError":
+    elif name in OF_NORMALS:
         output, target = torch.randn(2, SAMPLES, 3, H, W, generator=random)
     else:
         output = torch.randn(SAMPLES, 1, H, W, generator=random)
@@ -71,10 +80,16 @@ def samples(name: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     return output, target
 
 
-def value(metric: Metric, output: Tensor, target: Tensor, sizes: list[int]) -> float:
+def numbers(metric: Metric) -> list[float]:
+    """What `compute` gives, whether one number or several by name."""
+    found = metric.compute()
+    return [float(number) for number in (found.values() if isinstance(found, dict) else [found])]
+
+
+def value(metric: Metric, output: Tensor, target: Tensor, sizes: list[int]) -> list[float]:
     for batch in zip(output.split(sizes), target.split(sizes), strict=True):
         metric.update(*batch)
-    return float(metric.compute())
+    return numbers(metric)
 
 
 @every_metric
@@ -86,6 +101,7 @@ def test_any_split_into_batches_gives_the_same(name: str, seed: int, cuts: set[i
     sizes = [b - a for a, b in pairwise(edges)]
     whole = value(make(name), output, target, [SAMPLES])
     assert value(make(name), output, target, sizes) == pytest.approx(whole, rel=1e-12)
+    assert value(make(name), output, target, [3] * (SAMPLES // 3)) == pytest.approx(whole, rel=1e-12)
     assert value(make(name), output, target, [1] * SAMPLES) == pytest.approx(whole, rel=1e-12)
 
 
@@ -99,10 +115,10 @@ def test_a_last_batch_of_one(name: str) -> None:
 @every_metric
 def test_without_any_label_the_value_is_nan_and_nothing_warns(name: str) -> None:
     metric = make(name)
-    assert metric.compute().isnan()
+    assert all(map(math.isnan, numbers(metric)))
     output, target = samples(name)
     metric.update(output[2:3], target[2:3])
-    assert metric.compute().isnan()
+    assert all(map(math.isnan, numbers(metric)))
 
 
 @every_metric
@@ -117,7 +133,7 @@ def test_an_unlabelled_sample_changes_nothing(name: str) -> None:
 def test_what_an_ignored_element_predicts_does_not_matter(name: str) -> None:
     output, target = samples(name)
     ignored = target.isnan() if target.is_floating_point() else (target == 255) | (target == -100)
-    if name == "MeanAngularError":
+    if name in OF_NORMALS:
         ignored = ignored.any(dim=1, keepdim=True)
     elif ignored.ndim + 1 == output.ndim:
         ignored = ignored.unsqueeze(1)
@@ -141,11 +157,11 @@ def test_states_are_sums_of_full_precision(name: str) -> None:
     metric = make(name)
     assert {reduce.__name__ for reduce in metric._reductions.values()} == {"dim_zero_sum"}
     metric.update(*samples(name))
-    before = metric.compute()
+    before = numbers(metric)
     nn.ModuleDict({"metric": metric}).to(torch.bfloat16)
     assert {state.dtype for state in metric.metric_state.values()} <= {torch.int64, torch.float64}
     metric._computed = None
-    assert torch.equal(metric.compute(), before)
+    assert numbers(metric) == before
     metric.reset()
     assert {state.dtype for state in metric.metric_state.values()} <= {torch.int64, torch.float64}
 
@@ -156,11 +172,19 @@ def test_two_processes_add_up_to_one(name: str) -> None:
     ranks = [make(name), make(name)]
     ranks[0].update(output[:4], target[:4])
     ranks[1].update(output[4:], target[4:])
-    together = make(name)
-    for state in together.metric_state:
-        setattr(together, state, getattr(ranks[0], state) + getattr(ranks[1], state))
     whole = value(make(name), output, target, [SAMPLES])
-    assert float(together.compute()) == pytest.approx(whole, rel=1e-12)
+    ranks[0].merge_state(ranks[1])
+    assert numbers(ranks[0]) == pytest.approx(whole, rel=1e-12)
+
+
+@every_metric
+def test_a_process_without_any_sample_adds_nothing(name: str) -> None:
+    output, target = samples(name)
+    whole = value(make(name), output, target, [SAMPLES])
+    idle, busy = make(name), make(name)
+    busy.update(output, target)
+    idle.merge_state(busy)
+    assert numbers(idle) == whole
 
 
 @every_metric
@@ -175,4 +199,4 @@ def test_half_precision_outputs_are_accepted(name: str) -> None:
 def test_a_metric_pickles(name: str) -> None:
     metric = make(name)
     metric.update(*samples(name))
-    assert torch.equal(pickle.loads(pickle.dumps(metric)).compute(), metric.compute())
+    assert numbers(pickle.loads(pickle.dumps(metric))) == numbers(metric)

@@ -62,7 +62,7 @@ TASKS = [
     bt.Saliency("t", weight=3),
     bt.Normals("t"),
     bt.Depth("t", 2),
-    bt.Edges("t", positive_weight=0.8),
+    bt.Edges("t", positive_weight=0.8, match_dist=0.011),
     bt.ImageClassification("t", 7),
     bt.ImageRegression("t", num_outputs=3),
     Height("t", 0.5, bins=(4, 5, 6), num_outputs=2),

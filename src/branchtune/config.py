@@ -161,7 +161,8 @@ class RunConfig:
         trainer: arguments of lightning.Trainer, e.g. max_epochs, precision, gradient_clip_val, accelerator.
         early_stopping: stop after this many epochs without a better score; null for never.
         evaluate: the checkpoint that results are computed from: `last`, or the `best` on the validation split.
-        reference: a file written by `branchtune reference`, which delta_m divides by; null for none.
+        reference: what delta_m divides by: a file written by `branchtune reference`, or a packaged one by name
+            (`scenes_swin`; published: `pascal_swin_t_single_task`, `nyud_swin_t_single_task`); null for none.
         loggers: Lightning loggers by class name, beside metrics.csv.
     """
 

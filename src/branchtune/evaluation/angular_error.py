@@ -18,11 +18,16 @@ class MeanAngularError(StreamingMean):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Add a batch: both `[B, 3, H, W]`, pixels with a NaN in any channel of the target ignored."""
-        a, b = _unit(output.double()), _unit(target.double())
-        # Unlike acos of a cosine this keeps its digits near 0 and 180 degrees (W. Kahan, "How futile are
-        # mindless assessments of roundoff", 2006), and it is 90 degrees where a is zero.
-        angle = 2 * torch.atan2(_length(a - b), _length(a + b)).rad2deg()
-        self.add(angle[:, 0], ~target.isnan().any(dim=1))
+        self.add(*angular_error(output, target))
+
+
+def angular_error(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Degrees between two maps of vectors `[B, 3, H, W]`, and where the target is no NaN: float64, bool `[B, H, W]`."""
+    a, b = _unit(output.double()), _unit(target.double())
+    # Unlike acos of a cosine this keeps its digits near 0 and 180 degrees (W. Kahan, "How futile are
+    # mindless assessments of roundoff", 2006), and it is 90 degrees where a is zero.
+    angle = 2 * torch.atan2(_length(a - b), _length(a + b)).rad2deg()
+    return angle[:, 0], ~target.isnan().any(dim=1)
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -14,14 +14,23 @@ from branchtune.tasks.task import Task
 
 
 class TaskMetrics:
-    """The streaming metrics and the mean loss of a set of tasks."""
+    """The streaming metrics and the mean loss of a set of tasks.
 
-    def __init__(self, tasks: Iterable[Task]) -> None:
+    Args:
+        tasks: any tasks of different names.
+        final: with the tasks' `final_metrics`, which are slow.
+    """
+
+    def __init__(self, tasks: Iterable[Task], final: bool = False) -> None:
         self.tasks = {task.name: task for task in tasks}
+        self.final = final
         self.reset()
 
     def reset(self) -> None:
-        self.metrics = {name: task.metrics() for name, task in self.tasks.items()}
+        self.metrics = {
+            name: {**task.metrics(), **(task.final_metrics() if self.final else {})}
+            for name, task in self.tasks.items()
+        }
         self.losses: dict[str, list[tuple[float, int]]] = {name: [] for name in self.tasks}
 
     @torch.no_grad()
@@ -40,14 +49,15 @@ class TaskMetrics:
     def compute(self) -> dict[str, dict[str, float]]:
         """Per task its metrics by name, and `loss`: the batches' mean, weighted by their labelled samples."""
         result = {}
-        for name, metrics in self.metrics.items():
-            values = {
-                key: float(metric.compute()) if metric.update_called else float("nan")
-                for key, metric in metrics.items()
-            }
-            counted = sum(count for _, count in self.losses[name])
-            mean = sum(loss * count for loss, count in self.losses[name]) / counted if counted else float("nan")
-            result[name] = {**values, "loss": mean}
+        for task, metrics in self.metrics.items():
+            values: dict[str, float] = {}
+            for key, metric in metrics.items():
+                found = metric.compute() if metric.update_called else float("nan")
+                several = found if isinstance(found, Mapping) else {key: found}
+                values |= {name: float(value) for name, value in several.items()}
+            counted = sum(count for _, count in self.losses[task])
+            mean = sum(loss * count for loss, count in self.losses[task]) / counted if counted else float("nan")
+            result[task] = {**values, "loss": mean}
         return result
 
 
@@ -55,8 +65,8 @@ class TaskMetrics:
 def evaluate(
     model: MultiTaskModel, batches: Iterable[Mapping[str, Any]], advance: Advance | None = None
 ) -> dict[str, dict[str, float]]:
-    """Metrics of every task over `batches`, in eval mode; the model's mode is restored."""
-    metrics = TaskMetrics(model.tasks.values())
+    """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored."""
+    metrics = TaskMetrics(model.tasks.values(), final=True)
     device = next(model.parameters()).device
     training = model.training
     model.eval()

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 from torchmetrics import Metric
 
-from branchtune.evaluation.depth_error import DepthLogRMSE, DepthRMSE
+from branchtune.evaluation.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
 from branchtune.tasks.masked import masked_l1
 from branchtune.tasks.task import TargetKind, Task
 
@@ -16,7 +16,8 @@ class Depth(Task):
     """The distance of every pixel along the optical axis: L1, root mean squared error.
 
     Output: metres `[B, 1, H, W]`. Target: float `[H, W]` metres, above 0 and below 1000, NaN ignored.
-    Metrics: "rmse" in metres and "log_rmse", the same of natural logarithms.
+    Metrics: "rmse" in metres; "log_rmse", the same of natural logarithms; "abs_rel", the mean error relative to the
+    true depth; "delta1", "delta2" and "delta3", the fraction of pixels within a factor of 1.25, 1.25^2 and 1.25^3.
 
     Args:
         name: the task's name.
@@ -34,4 +35,5 @@ class Depth(Task):
         return masked_l1(output[:, 0], target, ~target.isnan())
 
     def metrics(self) -> dict[str, Metric]:
-        return {"rmse": DepthRMSE(), "log_rmse": DepthLogRMSE()}
+        within: dict[str, Metric] = {f"delta{k}": DepthWithin(k) for k in (1, 2, 3)}
+        return {"rmse": DepthRMSE(), "log_rmse": DepthLogRMSE(), "abs_rel": DepthAbsRel(), **within}

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 from torchmetrics import Metric
 
+from branchtune.evaluation.angle_distribution import AngleDistribution
 from branchtune.evaluation.angular_error import MeanAngularError
 from branchtune.tasks.masked import full_precision, masked_l1
 from branchtune.tasks.targets import valid_elements
@@ -20,7 +21,8 @@ class Normals(Task):
 
     Output: `[B, 3, H, W]`, of unit length except where the decoder gives (nearly) zero, in the camera frame x
     right, y down, z forward. Target: float `[3, H, W]` of unit length, ignored pixels NaN in all three
-    channels.
+    channels. Metrics: "mean_angle" and "median_angle" in degrees; "within_11.25", "within_22.5" and "within_30", the
+    fraction of pixels whose error is below (`AngleDistribution`).
 
     Args:
         name: the task's name.
@@ -45,4 +47,4 @@ class Normals(Task):
         return masked_l1(output, target, valid)
 
     def metrics(self) -> dict[str, Metric]:
-        return {"mean_angle": MeanAngularError()}
+        return {"mean_angle": MeanAngularError(), "distribution": AngleDistribution()}

@@ -94,8 +94,14 @@ class Task(ABC):
     def metrics(self) -> dict[str, Metric]:
         """Fresh streaming metrics by name, each with `update(output, target)` and a scalar `compute()`.
 
-        They ignore unlabelled elements and samples themselves; `compute()` without any label is NaN.
+        They ignore unlabelled elements and samples themselves; `compute()` without any label is NaN. Where several
+        numbers come from the same sums, `compute()` returns them by name, and these names replace the metric's. The
+        headline is a metric of its own.
         """
+
+    def final_metrics(self) -> dict[str, Metric]:
+        """Further metrics that only a finished model is evaluated with, too slow for every epoch; none by default."""
+        return {}
 
     def labelled(self, target: Tensor) -> Tensor:
         """Which samples carry any label: target `[B, ...]` -> bool `[B]`."""

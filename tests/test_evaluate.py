@@ -1,0 +1,124 @@
+"""Which metrics an evaluation holds, over batches and over processes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+import branchtune as bt
+from branchtune.demo.committed import committed_results
+from branchtune.evaluation.evaluate import TaskMetrics
+from branchtune.settings import Settings
+
+SAMPLES, H, W = 5, 16, 20
+DEMO = Path(bt.__file__).parent / "demo" / "scenes.yaml"
+
+
+def tasks() -> list[bt.Task]:
+    return [
+        bt.SemanticSegmentation("semseg", 4),
+        bt.Saliency("saliency"),
+        bt.Normals("normals"),
+        bt.Depth("depth"),
+        bt.Edges("edge", match_dist=0.05),
+    ]
+
+
+def samples() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Outputs and targets, some labels missing."""
+    random = torch.Generator().manual_seed(0)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(SAMPLES, *shape, H, W, generator=random)
+
+    outputs = {
+        "semseg": uniform(4),
+        "saliency": 4 * uniform(1) - 2,
+        "normals": 2 * uniform(3) - 1,
+        "depth": 4 * uniform(1),
+        "edge": 4 * uniform(1) - 2,
+    }
+    targets = {
+        "semseg": torch.randint(0, 4, (SAMPLES, H, W), generator=random),
+        "saliency": (uniform() > 0.5).float(),
+        "normals": torch.nn.functional.normalize(2 * uniform(3) - 1, dim=1),
+        "depth": 4 * uniform() + 0.1,
+        "edge": (uniform() > 0.8).float(),
+    }
+    for name, target in targets.items():
+        target[1] = 255 if name == "semseg" else torch.nan
+    return outputs, targets
+
+
+def part(tensors: dict[str, Tensor], indices: list[int]) -> dict[str, Tensor]:
+    return {name: tensor[indices] for name, tensor in tensors.items()}
+
+
+def evaluated(batches: list[list[int]], final: bool = True) -> dict[str, dict[str, float]]:
+    outputs, targets = samples()
+    metrics = TaskMetrics(tasks(), final)
+    for batch in batches:
+        metrics.update(part(outputs, batch), part(targets, batch))
+    return metrics.compute()
+
+
+def without_loss(results: dict[str, dict[str, float]]) -> dict[tuple[str, str], float]:
+    """All but the mean of the batches' losses: a balanced loss depends on its batch by definition."""
+    return {(task, key): value for task, found in results.items() for key, value in found.items() if key != "loss"}
+
+
+def test_the_numbers_of_every_task() -> None:
+    found = {task: set(values) - {"loss"} for task, values in evaluated([[0, 1, 2, 3, 4]]).items()}
+    assert found == {
+        "semseg": {"miou"},
+        "saliency": {"max_iou", "max_f"},
+        "normals": {"mean_angle", "median_angle", "within_11.25", "within_22.5", "within_30"},
+        "depth": {"rmse", "log_rmse", "abs_rel", "delta1", "delta2", "delta3"},
+        "edge": {"best_f_dt", "ods_f", "ois_f", "ap"},
+    }
+
+
+def test_an_epoch_goes_without_the_slow_ones() -> None:
+    every_epoch, final = evaluated([[0, 1]], final=False), evaluated([[0, 1]])
+    assert set(final["edge"]) - set(every_epoch["edge"]) == {"ods_f", "ois_f", "ap"}
+    assert without_loss(every_epoch).items() <= without_loss(final).items()
+
+
+@pytest.mark.parametrize(
+    "batches", [[[0], [1], [2], [3], [4]], [[0, 1, 2], [3, 4]], [[3, 1, 0, 2], [4]], [[1], [0, 2, 3, 4]]]
+)
+def test_batches_do_not_matter(batches: list[list[int]]) -> None:
+    assert without_loss(evaluated(batches)) == pytest.approx(without_loss(evaluated([[0, 1, 2, 3, 4]])), rel=1e-12)
+
+
+def test_without_any_label_every_number_is_nan() -> None:
+    assert all(math.isnan(value) for values in evaluated([[1]]).values() for value in values.values())
+
+
+def _process(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.save(evaluated([[0, 1], [2]] if rank == 0 else [[3, 4]]), f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    mp.spawn(_process, (str(tmp_path),), nprocs=2)
+    one = without_loss(evaluated([[0, 1, 2, 3, 4]]))
+    for rank in (0, 1):
+        assert without_loss(torch.load(tmp_path / str(rank))) == pytest.approx(one, rel=1e-12)
+
+
+def test_the_default_leaves_configurations_as_they_were() -> None:
+    """Runs and committed results from before `match_dist` stay comparable."""
+    settings = Settings.load(DEMO)
+    assert "match_dist" not in settings.text()
+    assert committed_results(settings)
+    assert "match_dist: 0.01" in Settings.load(DEMO, ["--tasks.edge.init_args.match_dist=0.01"]).text()
