@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from branchtune.adapters.lora import LoRA
 from branchtune.adapters.lora_layers import KernelDelta, LoRAConv, LoRALinear
-from branchtune.affinity.gradients import Batch, Layout, PerSampleGradients, differentiate
+from branchtune.affinity.gradients import Layout, PerSampleGradients, differentiate
 from branchtune.backbone.spec import Site
+from branchtune.batch import Batch
 from branchtune.model import MultiTaskModel
 
 

@@ -83,13 +83,15 @@ def measure_affinity(
             raise unknown(what, value, get_args(kind))
     if samples < 2:
         raise UserError(f"samples={samples}: affinity compares different samples, use at least 2")
-    names = list(check_tasks(tasks))
+    by_name = check_tasks(tasks)
+    names = list(by_name)
     adapter = adapter or LoRA()
-    with _seeded(seed, backbone):
+    # A caller may be inside no_grad or inference_mode.
+    with torch.inference_mode(False), torch.enable_grad(), _seeded(seed, backbone):
         # In the order of their names, so that decoders, and with them the result, do not depend on the order given.
         model = MultiTaskModel(
             backbone,
-            sorted(tasks, key=lambda task: task.name),
+            [by_name[name] for name in sorted(by_name)],
             adapter=adapter if source == "adapters" and not isinstance(adapter, LoRA) else None,
             decoder=decoder,
             levels=levels,

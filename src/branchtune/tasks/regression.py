@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from branchtune.evaluation.rmse import RMSE
-from branchtune.tasks.masked import full_precision, masked, masked_mean
+from branchtune.tasks.masked import check_same_shape, full_precision, masked, masked_mean
 from branchtune.tasks.task import TargetKind, Task
 
 
@@ -33,6 +33,7 @@ class ImageRegression(Task):
         super().__init__(name, out_channels=num_outputs, weight=weight)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        check_same_shape(output, target)
         output, valid = full_precision(output), ~target.isnan()
         target = target.to(output.dtype)
         losses = F.smooth_l1_loss(masked(output, valid), masked(target, valid), reduction="none")
