@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from branchtune.batch import read_batch
+from branchtune.decoding import decode
 from branchtune.errors import UserError
 from branchtune.finite import check_finite
 from branchtune.model import MultiTaskModel
@@ -26,7 +27,7 @@ def fit_decoders(
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     inputs: Collection[str] = (),
 ) -> int:
-    """Train the decoders alone with AdamW (no decay) on the weighted sum of the task losses; nothing else of the model moves.
+    """Train the decoders alone, with AdamW without decay on the weighted sum of the task losses.
 
     Args:
         model: whose backbone runs in eval mode without gradients; its adapters, if any, act but do not train.
@@ -94,5 +95,5 @@ def decoder_losses(model: MultiTaskModel, batch: Mapping[str, Any], inputs: Coll
     losses = {}
     for name, target in found.targets.items():
         task = model.tasks[name]
-        losses[name] = task.loss(task.activate(model.decoders[name](features[name], size)), target)
+        losses[name] = task.loss(decode(task, model.decoders[name], features[name], size), target)
     return losses

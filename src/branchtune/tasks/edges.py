@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from branchtune.errors import UserError
 from branchtune.evaluation.edge_f import BestEdgeF
+from branchtune.scalars import real
 from branchtune.tasks.balanced_bce import balanced_bce
 from branchtune.tasks.task import TargetKind, Task
 
@@ -32,6 +33,7 @@ class Edges(Task):
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, name: str, weight: float = 50.0, positive_weight: float = 0.95) -> None:
+        positive_weight = real(f"task {name!r}: positive_weight", positive_weight)
         if not 0 < positive_weight < 1:
             raise UserError(f"task {name!r}: positive_weight must be between 0 and 1, got {positive_weight}")
         super().__init__(name, out_channels=1, weight=weight)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from branchtune.evaluation.rmse import RMSE
+from branchtune.scalars import whole
 from branchtune.tasks.masked import check_same_shape, full_precision, masked, masked_mean
 from branchtune.tasks.task import TargetKind, Task
 
@@ -30,6 +31,7 @@ class ImageRegression(Task):
     higher_is_better: ClassVar[bool] = False
 
     def __init__(self, name: str, num_outputs: int = 1, weight: float = 1.0) -> None:
+        num_outputs = whole(f"task {name!r}: num_outputs", num_outputs)
         super().__init__(name, out_channels=num_outputs, weight=weight)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
