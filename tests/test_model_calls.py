@@ -162,7 +162,7 @@ def test_a_compiled_backbone_is_refused(part: bool) -> None:
         backbone.one = torch.compile(backbone.one)
     else:
         backbone = torch.compile(backbone)
-    with pytest.raises(bt.UserError, match="compiled by torch.compile.*pass the uncompiled module"):
+    with pytest.raises(bt.UserError, match=r"compiled by torch.compile.*pass the uncompiled module"):
         grow(backbone)
 
 

@@ -79,7 +79,8 @@ def measure_affinity(
         progress: called as `progress(step, done, total)`, with step "decoders" or "affinity".
 
     Raises:
-        UserError: fewer than two labelled samples of a task, gradients that are not finite, decoders that do not fit.
+        UserError: fewer than two labelled samples of a task, a batch that does not fit the tasks, gradients
+            that are not finite, decoders that do not fit.
     """
     for what, value, kind in (("normalize", normalize, Normalize), ("source", source, Source)):
         if value not in get_args(kind):
@@ -120,6 +121,7 @@ def measure_affinity(
         )
         start = time.perf_counter()
         images, counts = collect(model, gradients, estimator, loader, samples, inputs, progress)
+        fitted = {name: value.detach().clone() for name, value in model.decoders.state_dict().items()}
     estimate = estimator.estimate().reordered([list(model.tasks).index(name) for name in names])
     return Affinity(
         tuple(names),
@@ -134,7 +136,7 @@ def measure_affinity(
         samples={name: counts[name] for name in names},
         seeds=(seed,),
         cost=AffinityCost(time.perf_counter() - start, images, sum(counts.values()), fit_seconds, fit_images),
-        decoders={name: value.detach().clone() for name, value in model.decoders.state_dict().items()},
+        decoders=fitted,
     )
 
 
