@@ -23,7 +23,7 @@ def images(count: int = 2, size: int = 32) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_adapters_and_decoders_follow_the_precision_of_the_backbone(dtype: torch.dtype) -> None:
-    model = grow(Tokens().to(dtype))
+    model = grow(Tokens().to(dtype), target_modules=["one", "two"])
     assert {p.dtype for p in model.parameters()} == {dtype}
     outputs = model.train()(images().to(dtype))
     torch.stack([output.float().mean() for output in outputs.values()]).sum().backward()
@@ -35,7 +35,7 @@ def test_a_model_built_in_inference_mode_trains(made_inside: bool) -> None:
     before = Tokens()
     with torch.inference_mode():
         backbone = Tokens() if made_inside else before
-        model = grow(backbone)
+        model = grow(backbone, target_modules=["one", "two"])
         expected = model(images())
     assert set(expected) == {"b", "c"}
     outputs = model.train()(images())
@@ -66,7 +66,7 @@ def test_requires_grad_keeps_frozen_what_the_plan_freezes(options: dict[str, Any
 def test_sgd_after_requires_grad_leaves_the_users_backbone_alone() -> None:
     backbone = Tokens()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    model = grow(backbone).train().requires_grad_(True)
+    model = grow(backbone, target_modules=["one", "two"]).train().requires_grad_(True)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model(images())["b"].mean().backward()
     optimizer.step()
@@ -74,7 +74,7 @@ def test_sgd_after_requires_grad_leaves_the_users_backbone_alone() -> None:
 
 
 def test_a_frozen_weight_that_was_made_to_train_is_refused_by_name() -> None:
-    model = grow(Tokens())
+    model = grow(Tokens(), target_modules=["one", "two"])
     model.backbone.frozen.requires_grad_(True)
     with pytest.raises(bt.UserError, match=r"'patches.weight' of the backbone is frozen by the plan"):
         bt.WeightedSum().build(model)
@@ -163,20 +163,20 @@ def test_a_compiled_backbone_is_refused(part: bool) -> None:
     else:
         backbone = torch.compile(backbone)
     with pytest.raises(bt.UserError, match=r"compiled by torch.compile.*pass the uncompiled module"):
-        grow(backbone)
+        grow(backbone, target_modules=["one", "two"])
 
 
 def test_the_backbone_of_another_model_is_a_plain_one() -> None:
     backbone = Tokens()
-    first = grow(backbone)
+    first = grow(backbone, target_modules=["one", "two"])
     heard: list[Any] = []
     first.backbone.frozen.one.register_forward_hook(lambda *call: heard.append(call))  # type: ignore[union-attr]
     torch.manual_seed(1)
-    second = grow(first.backbone.frozen)
+    second = grow(first.backbone.frozen, target_modules=["one", "two"])
     assert second.backbone.frozen.one.weight.data_ptr() == backbone.one.weight.data_ptr()  # type: ignore[union-attr]
     heard.clear()
     torch.manual_seed(1)
-    expected = grow(backbone)
+    expected = grow(backbone, target_modules=["one", "two"])
     x = images()
     for name, output in second(x).items():
         assert torch.equal(output, expected(x)[name])

@@ -119,10 +119,9 @@ class MultiTaskModel(nn.Module):
             raise UserError(f"tasks={tasks!r} is a text: pass a list, tasks=[{tasks!r}]")
         if tasks is not None and not isinstance(tasks, Collection):
             raise UserError(f"tasks={tasks!r}: pass a list of names, such as {list(self.tasks)[:1]}")
-        wanted = list(self.tasks if tasks is None else dict.fromkeys(tasks))
-        features = self.backbone(images, wanted, inputs)
+        features = self.backbone(images, list(self.tasks if tasks is None else tasks), inputs)
         size = (images.shape[2], images.shape[3])
-        return {name: decode(self.tasks[name], self.decoders[name], features[name], size) for name in wanted}
+        return {name: decode(self.tasks[name], self.decoders[name], maps, size) for name, maps in features.items()}
 
     def cost(self) -> TreeCost:
         """Predicted parameters and multiply-accumulates of backbone and adapters, per node."""
