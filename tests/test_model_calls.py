@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import branchtune as bt
-from branchtune.branching import Route
 from branchtune.decoder_fit import fit_decoders
+from branchtune.route import Route
 from small_backbones import TREE, Tokens, grow
 from small_model import small_model
 
