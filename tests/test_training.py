@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 import branchtune as bt
 from branchtune.cli.main import main
 from branchtune.data.collate import Collate
+from branchtune.finite import check_finite
 from branchtune.run.results import Results
 from branchtune.training.callbacks import MetricsTable
 from branchtune.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from branchtune.training.losses import check_finite, task_losses
+from branchtune.training.losses import task_losses
 from branchtune.training.module import MultiTaskModule, check_checkpoint
 from branchtune.training.schedule import Schedule
 from branchtune.training.weighted_sum import WeightedSum
@@ -55,7 +56,7 @@ def test_a_task_without_label_gives_no_loss_and_no_gradient(missing: str) -> Non
 def test_a_loss_that_is_not_finite_names_task_step_and_samples() -> None:
     losses = {"a": torch.tensor(1.0), "b": torch.tensor(float("inf"))}
     with pytest.raises(bt.UserError, match=r"task 'b' became inf at step 7 \(samples x, y\)"):
-        check_finite(losses, {"id": ["x", "y"]}, 7)
+        check_finite("loss", losses, ["x", "y"], "at step 7", "lower the learning rate")
 
 
 def module_of(model: bt.MultiTaskModel) -> MultiTaskModule:

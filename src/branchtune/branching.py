@@ -17,49 +17,16 @@ from torch import Tensor, nn
 
 from branchtune.adapters.adapter import Adapter
 from branchtune.backbone.arguments import replace_arguments, tensor_arguments
-from branchtune.backbone.clone import clone_sharing_weights, keep_frozen_statistics
+from branchtune.backbone.clone import OwnHook, clone_sharing_weights, keep_frozen_statistics
 from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.features import first_tensor, to_map
 from branchtune.backbone.recorder import StopForward
 from branchtune.backbone.spec import BackboneSpec, SideInput, Site
 from branchtune.errors import UserError
+from branchtune.images import check_images, explain
 from branchtune.reach import Nodes, Reach
+from branchtune.route import Route
 from branchtune.tree import TaskTree
-
-
-@dataclass(frozen=True)
-class Route:
-    """How one set of tasks runs through the tree: which groups are active per level, and where they come from.
-
-    Attributes:
-        groups: per level, indices of the active groups.
-        parents: per level, for each active group the position of its parent among those active one level up, or None
-            where every group simply continues.
-        slot: per task and level, the position of its group among the active ones.
-    """
-
-    groups: tuple[tuple[int, ...], ...]
-    parents: tuple[tuple[int, ...] | None, ...]
-    slot: dict[str, tuple[int, ...]]
-
-    @classmethod
-    def of(cls, tree: TaskTree, tasks: Collection[str]) -> Route:
-        tree.restrict(tasks)
-        paths = {task: tree.path(task) for task in tasks}
-        groups = tuple(tuple(sorted({path[level] for path in paths.values()})) for level in range(tree.num_levels))
-        parents: list[tuple[int, ...] | None] = []
-        for level, active in enumerate(groups):
-            above = (0,) if level == 0 else groups[level - 1]
-            source = tuple(above.index(tree.parents(level)[group]) for group in active)
-            parents.append(None if source == tuple(range(len(above))) else source)
-        slot = {
-            task: tuple(groups[level].index(group) for level, group in enumerate(path)) for task, path in paths.items()
-        }
-        return cls(groups, tuple(parents), slot)
-
-    def width(self, level: int) -> int:
-        """How many times the batch is folded at `level`; -1 is the stem."""
-        return 1 if level < 0 else len(self.groups[level])
 
 
 @dataclass
@@ -112,8 +79,8 @@ class BranchedBackbone(nn.Module):
         self.spec, self.tree, self.adapter = spec, tree, adapter
         self.train_backbone = train_backbone
         self.extra_names = extra_parameters(backbone, spec, extras)
-        trainable = set(spec.parameters) if train_backbone else self.extra_names
-        self.frozen = clone_sharing_weights(backbone, trainable)
+        self.trainable = set(spec.parameters) if train_backbone else self.extra_names
+        self.frozen = clone_sharing_weights(backbone, self.trainable)
         self.sites: dict[str, Site] = {}
         self.adapters = nn.ModuleDict()
         if adapter is not None:
@@ -139,6 +106,16 @@ class BranchedBackbone(nn.Module):
         self._keep_frozen_statistics()
         return self
 
+    def requires_grad_(self, requires_grad: bool = True) -> BranchedBackbone:
+        """Freeze everything, or let train again what the plan trains: adapters, extras or the whole backbone.
+
+        What the plan freezes stays frozen, since the user's own backbone shares those weights.
+        """
+        self.adapters.requires_grad_(requires_grad)
+        for name, parameter in self.frozen.named_parameters():
+            parameter.requires_grad_(requires_grad and name in self.trainable)
+        return self
+
     def _keep_frozen_statistics(self) -> None:
         if not self.train_backbone:
             keep_frozen_statistics(self.frozen)
@@ -155,13 +132,22 @@ class BranchedBackbone(nn.Module):
 
         Returns:
             Per task a list of `[B, C_l, H_l, W_l]`, one for each level.
+
+        Raises:
+            UserError: images that the backbone cannot take, an unknown task, or none.
         """
-        route = Route.of(self.tree, self.tree.tasks if tasks is None else list(tasks))
+        check_images(images, self.frozen)
+        route = Route.of(self.tree, self.tree.tasks if tasks is None else tasks)
         run = _Run(route, len(images), Reach(route.slot))
         self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
         token = _current_run.set(run)
         try:
             taps = self._run_backbone(images, run, dict(inputs or {}))
+        except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+            explained = explain(error, images, self.frozen, self.spec)
+            if explained is None:
+                raise
+            raise explained from error
         finally:
             _current_run.reset(token)
         size = (images.shape[2], images.shape[3])
@@ -202,7 +188,7 @@ class BranchedBackbone(nn.Module):
                 modules[level.end].register_forward_hook(_Tap(stop=last))
 
 
-class _Fork:
+class _Fork(OwnHook):
     """Before a level's first module: gather each child's rows from its parent's."""
 
     def __init__(self, level: int) -> None:
@@ -222,7 +208,7 @@ def _gather(folded: Tensor, parents: tuple[int, ...], groups: int) -> Tensor:
     return torch.cat([parts[parent] for parent in parents])
 
 
-class _FoldSideInputs:
+class _FoldSideInputs(OwnHook):
     """Before a module called with a batch-carrying side input: repeat it for every group of the level."""
 
     def __init__(self, side: SideInput) -> None:
@@ -245,7 +231,7 @@ class _FoldSideInputs:
         return replace_arguments(args, kwargs, changed)
 
 
-class _Adapt:
+class _Adapt(OwnHook):
     """After a site: add every active group's update."""
 
     def __init__(self, owner: BranchedBackbone, site: Site) -> None:
@@ -264,7 +250,7 @@ class _Adapt:
         return owner.adapter.apply(self.site, nodes, inputs, output)
 
 
-class _Tap:
+class _Tap(OwnHook):
     """After a level's last module: keep what the decoders read, and stop after the last level."""
 
     def __init__(self, stop: bool) -> None:

@@ -8,20 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from branchtune.batch import read_batch
+from branchtune.decoding import decode
 from branchtune.errors import UserError
+from branchtune.finite import check_finite
 from branchtune.model import MultiTaskModel
 
+ADVICE = "lower the learning rate, or check these labels"
 
+
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit_decoders(
     model: MultiTaskModel,
     batches: Iterable[Mapping[str, Any]],
     steps: int,
     lr: float,
-    weight_decay: float = 0.0,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     inputs: Collection[str] = (),
 ) -> int:
-    """Train the decoders alone with AdamW on the weighted sum of the task losses; nothing else of the model moves.
+    """Train the decoders alone, with AdamW without decay on the weighted sum of the task losses.
 
     Args:
         model: whose backbone runs in eval mode without gradients; its adapters, if any, act but do not train.
@@ -29,7 +35,6 @@ def fit_decoders(
             label in a batch is skipped.
         steps: optimiser steps.
         lr: learning rate, constant.
-        weight_decay: of parameters with two dimensions or more.
         on_step: called after every step with its number from 1 and the tasks' losses.
         inputs: keys of the batch that are passed to the backbone as keyword inputs.
 
@@ -37,16 +42,9 @@ def fit_decoders(
         The number of images that were run.
 
     Raises:
-        UserError: no batch at all, or a loss that is not finite.
+        UserError: no batch at all, a label that does not fit, or a loss that is not finite.
     """
-    decoders = list(model.decoders.parameters())
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in decoders if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in decoders if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=lr,
-    )
+    optimizer = torch.optim.AdamW(model.decoders.parameters(), lr=lr, weight_decay=0.0)
     modes = {module: module.training for module in model.modules()}
     model.backbone.eval()
     model.decoders.train()
@@ -54,7 +52,7 @@ def fit_decoders(
     try:
         for step, batch in enumerate(repeat(batches, steps), start=1):
             losses = decoder_losses(model, batch, inputs)
-            _check_finite(losses, batch, step)
+            check_finite("loss", losses, batch.get("id", ()), f"at step {step} of fitting the decoders", ADVICE)
             if losses:
                 total = torch.stack([model.tasks[name].weight * loss for name, loss in losses.items()]).sum()
                 optimizer.zero_grad(set_to_none=True)
@@ -88,27 +86,14 @@ def repeat(batches: Iterable[Mapping[str, Any]], steps: int) -> Iterator[Mapping
 
 def decoder_losses(model: MultiTaskModel, batch: Mapping[str, Any], inputs: Collection[str] = ()) -> dict[str, Tensor]:
     """Losses of the tasks that have labels in the batch, with a graph through the decoders only."""
-    like = next(model.decoders.parameters())
-    targets = {name: batch[name].to(like.device) for name in model.tasks if name in batch}
-    targets = {name: t for name, t in targets.items() if bool(model.tasks[name].labelled(t).any())}
-    if not targets:
+    found = read_batch(batch, model.tasks, like=next(model.decoders.parameters()), inputs=inputs)
+    if not found.targets:
         return {}
-    images = batch["image"].to(like)
     with torch.no_grad():
-        features = model.backbone(images, list(targets), {key: batch[key].to(like.device) for key in inputs})
-    size = (images.shape[2], images.shape[3])
+        features = model.backbone(found.images, list(found.targets), found.inputs)
+    size = (found.images.shape[2], found.images.shape[3])
     losses = {}
-    for name, target in targets.items():
+    for name, target in found.targets.items():
         task = model.tasks[name]
-        losses[name] = task.loss(task.activate(model.decoders[name](features[name], size)), target)
+        losses[name] = task.loss(decode(task, model.decoders[name], features[name], size), target)
     return losses
-
-
-def _check_finite(losses: Mapping[str, Tensor], batch: Mapping[str, Any], step: int) -> None:
-    for name, loss in losses.items():
-        if not bool(loss.isfinite()):
-            samples = ", ".join(map(str, list(batch.get("id", []))[:5]))
-            raise UserError(
-                f"the loss of task {name!r} is {loss.item()} at step {step} of fitting the decoders "
-                f"(samples {samples}): lower the learning rate, or check these labels"
-            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -24,3 +25,17 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     hint = f": did you mean {near[0]!r}?" if near else ":"
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return UserError(f"unknown {what} {name!r}{hint} (known: {listed or 'none'})")
+
+
+def check_instance(what: str, value: Any, kind: type, example: str) -> None:
+    """Refuse a text, a class or anything else where an instance of `kind` (or None) is expected.
+
+    >>> check_instance("adapter", "lora", dict, "LoRA(r=8)")
+    Traceback (most recent call last):
+    branchtune.errors.UserError: adapter='lora' is of type str: pass an instance, such as LoRA(r=8)
+    """
+    if value is None or isinstance(value, kind):
+        return
+    if isinstance(value, type):
+        raise UserError(f"{what}={value.__name__} is a class: pass an instance, such as {example}")
+    raise UserError(f"{what}={value!r} is of type {type(value).__name__}: pass an instance, such as {example}")

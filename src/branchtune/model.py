@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from branchtune.adapters.adapter import Adapter
+from branchtune.backbone.check import check_module, placement
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.trace import trace_backbone
 from branchtune.branching import BranchedBackbone
@@ -18,7 +19,8 @@ from branchtune.cost import TreeCost, tree_cost
 from branchtune.decoders.decoder import Decoder
 from branchtune.decoders.light import LightDecoder
 from branchtune.decoders.pooled import PooledHead
-from branchtune.errors import UserError, unknown
+from branchtune.decoding import decode
+from branchtune.errors import UserError, check_instance, unknown
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
@@ -27,9 +29,11 @@ class MultiTaskModel(nn.Module):
     """One frozen backbone, a tree of adapters, a decoder per task.
 
     Args:
-        backbone: a timm model, or any module given `levels`; left as it was, its frozen weights are shared.
+        backbone: a timm model, or any module given `levels`; left as it was, its frozen weights are
+            shared. Adapters and decoders are made on its device and in its precision.
         tasks: the tasks, with distinct names.
-        tree: which tasks share adapters at which level; default: all share everything.
+        tree: which tasks share adapters at which level, also as the nested lists of `TaskTree`; default: all share
+            everything.
         adapter: the adapter family; None trains decoders (and extras) only and needs a tree that never forks.
         decoder: of the dense tasks; image-level tasks get a pooled linear head.
         extras: shared parts of the backbone to train as well: "norms", "patch_embed", "relative_position",
@@ -39,14 +43,16 @@ class MultiTaskModel(nn.Module):
         spec: a description traced before, instead of the three.
 
     Raises:
-        UserError: tree and tasks disagree, two tasks of one name, or the backbone cannot be traced.
+        UserError: tree and tasks disagree, two tasks of one name, an argument of another kind, or the backbone cannot
+            be traced.
     """
 
+    @torch.inference_mode(False)  # in it, nothing could be made that trains
     def __init__(
         self,
         backbone: nn.Module,
         tasks: Sequence[Task],
-        tree: TaskTree | None = None,
+        tree: TaskTree | Sequence[Sequence[Sequence[str]]] | None = None,
         adapter: Adapter | None = None,
         decoder: Decoder | None = None,
         *,
@@ -59,11 +65,17 @@ class MultiTaskModel(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks = check_tasks(tasks)
+        check_module(backbone)
+        check_instance("adapter", adapter, Adapter, "LoRA(r=8)")
+        check_instance("decoder", decoder, Decoder, "LightDecoder()")
         spec = spec or trace_backbone(backbone, levels, image_size, example_inputs)
-        tree = tree or TaskTree.shared(list(self.tasks), len(spec.levels))
+        if tree is None:
+            tree = TaskTree.shared(list(self.tasks), len(spec.levels))
+        elif not isinstance(tree, TaskTree):
+            tree = TaskTree(tree)
         _check_tree(tree, self.tasks)
-        self.extras, self.decoder = tuple(extras), decoder or LightDecoder()
         self.backbone = BranchedBackbone(backbone, spec, tree, adapter, extras, train_backbone)
+        self.extras, self.decoder = tuple(extras), decoder or LightDecoder()
         channels = [level.feature.channels for level in spec.levels]
         self.decoders = nn.ModuleDict(
             {
@@ -73,6 +85,9 @@ class MultiTaskModel(nn.Module):
                 for name, task in self.tasks.items()
             }
         )
+        like = placement(backbone)
+        self.backbone.adapters.to(like.device, like.dtype)
+        self.decoders.to(like.device, like.dtype)
 
     @property
     def tree(self) -> TaskTree:
@@ -96,15 +111,17 @@ class MultiTaskModel(nn.Module):
 
         Returns:
             Per task `[B, C, H, W]` at the input's resolution, or `[B, C]` for an image-level task.
+
+        Raises:
+            UserError: images that the backbone cannot take, an unknown task, or none.
         """
         if isinstance(tasks, str):
             raise UserError(f"tasks={tasks!r} is a text: pass a list, tasks=[{tasks!r}]")
-        if images.ndim != 4:
-            raise UserError(f"images have shape {tuple(images.shape)}: expected [B, 3, H, W]")
-        wanted = list(self.tasks) if tasks is None else list(tasks)
-        features = self.backbone(images, wanted, inputs)
+        if tasks is not None and not isinstance(tasks, Collection):
+            raise UserError(f"tasks={tasks!r}: pass a list of names, such as {list(self.tasks)[:1]}")
+        features = self.backbone(images, list(self.tasks if tasks is None else tasks), inputs)
         size = (images.shape[2], images.shape[3])
-        return {name: self.tasks[name].activate(self.decoders[name](features[name], size)) for name in wanted}
+        return {name: decode(self.tasks[name], self.decoders[name], maps, size) for name, maps in features.items()}
 
     def cost(self) -> TreeCost:
         """Predicted parameters and multiply-accumulates of backbone and adapters, per node."""
@@ -147,9 +164,11 @@ class MultiTaskModel(nn.Module):
 
         return load_pretrained(path, backbone=backbone, backbone_checkpoint=backbone_checkpoint, device=device)
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """What trains inside the backbone: adapters, extras, or the whole backbone."""
-        return [p for p in self.backbone.parameters() if p.requires_grad]
+    def requires_grad_(self, requires_grad: bool = True) -> MultiTaskModel:
+        """Freeze everything, or let train again what the plan trains; see `BranchedBackbone.requires_grad_`."""
+        self.backbone.requires_grad_(requires_grad)
+        self.decoders.requires_grad_(requires_grad)
+        return self
 
 
 def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
@@ -158,6 +177,8 @@ def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
     Raises:
         UserError: no task, something that is not one, or two of one name.
     """
+    if isinstance(tasks, str) or not isinstance(tasks, Task | Iterable):
+        raise UserError(f"tasks={tasks!r}: pass a list of tasks, such as [Depth('depth')]")
     tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
     for task in tasks:
         if not isinstance(task, Task):

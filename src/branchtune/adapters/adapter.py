@@ -55,6 +55,18 @@ class Adapter(ABC):
         """
 
 
+def check_targets(target_modules: Any) -> None:
+    """Refuse what is neither None, a regex nor a list of texts.
+
+    Raises:
+        UserError: shows what was given.
+    """
+    if target_modules is None or isinstance(target_modules, str):
+        return
+    if not isinstance(target_modules, Sequence) or not all(isinstance(entry, str) for entry in target_modules):
+        raise UserError(f"target_modules={target_modules!r}: pass a regular expression, or a list of module names")
+
+
 def match_sites(sites: Sequence[Site], target_modules: str | Sequence[str], spec: BackboneSpec) -> tuple[Site, ...]:
     """Sites chosen as PEFT's `target_modules` does: a regex over whole names, or a list of names or name endings.
 

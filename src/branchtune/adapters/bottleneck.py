@@ -8,9 +8,10 @@ from typing import Literal
 # Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
 from typing_extensions import TYPE_CHECKING
 
-from branchtune.adapters.adapter import Adapter, match_sites
+from branchtune.adapters.adapter import Adapter, check_targets, match_sites
 from branchtune.adapters.default_sites import default_block_sites
 from branchtune.errors import UserError
+from branchtune.scalars import real
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +36,8 @@ class Bottleneck(Adapter):
     target_modules: str | list[str] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "reduction", real("bottleneck reduction", self.reduction))
+        check_targets(self.target_modules)
         if not self.reduction >= 1:
             raise UserError(f"bottleneck reduction must be at least 1, got {self.reduction}")
         if self.activation not in ("gelu", "relu", "silu"):

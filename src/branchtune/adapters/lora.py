@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 # Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
 from typing_extensions import TYPE_CHECKING
 
-from branchtune.adapters.adapter import Adapter, match_sites
+from branchtune.adapters.adapter import Adapter, check_targets, match_sites
 from branchtune.adapters.default_sites import default_layer_sites
 from branchtune.errors import UserError
+from branchtune.scalars import real, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,10 +44,18 @@ class LoRA(Adapter):
 
     def __post_init__(self) -> None:
         try:
-            pattern = {int(level): rank for level, rank in self.rank_pattern.items()}
-        except ValueError as error:
-            raise UserError(f"rank_pattern maps level numbers to ranks, got {self.rank_pattern}") from error
+            pattern = {int(level): whole("rank_pattern: a rank", rank) for level, rank in self.rank_pattern.items()}
+        except UserError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"rank_pattern maps level numbers to ranks, such as {{2: 16}}, got {self.rank_pattern}"
+            ) from error
         object.__setattr__(self, "rank_pattern", pattern)
+        object.__setattr__(self, "r", whole("LoRA r", self.r))
+        for key in ("lora_alpha", "lora_dropout"):
+            object.__setattr__(self, key, real(key, getattr(self, key)))
+        check_targets(self.target_modules)
         for rank in (self.r, *self.rank_pattern.values()):
             if rank < 1:
                 raise UserError(f"LoRA rank must be at least 1, got {rank}")

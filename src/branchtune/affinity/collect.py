@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from branchtune.affinity.estimator import Estimator
-from branchtune.affinity.gradients import Batch, PerSampleGradients
+from branchtune.affinity.gradients import PerSampleGradients
+from branchtune.batch import Batch, read_batch
 from branchtune.errors import UserError
+from branchtune.finite import check_finite
 from branchtune.model import MultiTaskModel
 
 Progress = Callable[[str, int, int], None]
+ADVICE = "check its labels and its loss, or measure in float32"
 
 
 def collect(
@@ -30,8 +32,7 @@ def collect(
     for raw in loader:
         batch = to_batch(model, raw, samples - seen, inputs)
         for rows, parts in gradients.chunks(batch) if batch.targets else ():
-            for name, part in parts.items():
-                _check_finite(name, part, batch.ids[rows])
+            check_finite("gradient", parts, batch.ids[rows], "", ADVICE)
             like = next(iter(parts.values()))
             stacked = torch.stack([parts.get(name, torch.zeros_like(like)) for name in model.tasks])
             labelled = torch.stack(
@@ -58,24 +59,5 @@ def collect(
 
 
 def to_batch(model: MultiTaskModel, raw: Mapping[str, Any], limit: int, inputs: Collection[str]) -> Batch:
-    like = next(model.decoders.parameters())
-    images = raw["image"][:limit].to(like)
-    targets = {name: raw[name][:limit].to(like.device) for name in model.tasks if name in raw}
-    labelled = {name: model.tasks[name].labelled(target) for name, target in targets.items()}
-    present = [name for name, rows in labelled.items() if bool(rows.any())]
-    return Batch(
-        images,
-        {name: targets[name] for name in present},
-        {name: labelled[name] for name in present},
-        {key: raw[key][:limit].to(like.device) for key in inputs},
-        list(raw.get("id", range(len(images))))[:limit],
-    )
-
-
-def _check_finite(task: str, gradients: Tensor, ids: Sequence[object]) -> None:
-    bad = ~gradients.isfinite().all(dim=1)
-    if bool(bad.any()):
-        raise UserError(
-            f"the gradient of task {task!r} is not finite on sample {ids[int(bad.nonzero()[0])]!r}: check its labels "
-            "and its loss, or measure in float32"
-        )
+    """The first `limit` samples, on the model's device and in its precision."""
+    return read_batch(raw, model.tasks, like=next(model.decoders.parameters()), inputs=inputs, limit=limit)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from branchtune.backbone.spec import Site
+from branchtune.batch import Batch
 from branchtune.model import MultiTaskModel
 
 
@@ -39,25 +40,6 @@ class Layout:
             for level in range(self.levels)
         ]
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images and targets on the model's device, as the gradients need them.
-
-    Attributes:
-        images: `[B, 3, H, W]`.
-        targets: per task `[B, ...]`; a task without labels in the batch is absent.
-        labelled: per task `[B]`, which samples count.
-        inputs: further keyword inputs of the backbone, batch first.
-        ids: sample names.
-    """
-
-    images: Tensor
-    targets: dict[str, Tensor]
-    labelled: dict[str, Tensor]
-    inputs: dict[str, Tensor]
-    ids: Sequence[str]
 
 
 class PerSampleGradients(ABC):

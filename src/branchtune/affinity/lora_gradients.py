@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from branchtune.adapters.lora import LoRA
 from branchtune.adapters.lora_layers import KernelDelta, LoRAConv, LoRALinear
-from branchtune.affinity.gradients import Batch, Layout, PerSampleGradients, differentiate
+from branchtune.affinity.gradients import Layout, PerSampleGradients, differentiate
+from branchtune.backbone.clone import OwnHook
 from branchtune.backbone.spec import Site
+from branchtune.batch import Batch
 from branchtune.model import MultiTaskModel
 
 
@@ -66,7 +68,7 @@ class LoRAGradients(PerSampleGradients):
         yield slice(0, len(batch.images)), gradients
 
 
-class _Probe:
+class _Probe(OwnHook):
     """A forward hook that adds zeros to a site's output and keeps what dB needs of its input.
 
     Attributes:

@@ -99,8 +99,8 @@ class Affinity:
                 raise UserError(
                     f"affinity: {name} has shape {values.shape}, expected {expected} ({count} tasks, {levels} levels)"
                 )
-            if not name.endswith("error") and not np.allclose(values, values.swapaxes(-1, -2), atol=1e-8):
-                raise UserError(f"affinity: {name} is not symmetric or not finite")
+            if not name.endswith("error"):
+                _check_similarities(name, values)
             object.__setattr__(self, name, values)
 
     @classmethod
@@ -194,3 +194,11 @@ class Affinity:
         from branchtune.affinity.text import affinity_text
 
         return affinity_text(self)
+
+
+def _check_similarities(name: str, values: Matrix) -> None:
+    if not np.isfinite(values).all() or not np.allclose(values, values.swapaxes(-1, -2), atol=1e-8):
+        raise UserError(f"affinity: {name} is not symmetric or not finite")
+    largest = values.flat[np.abs(values).argmax()]
+    if abs(largest) > 1 + 1e-6:
+        raise UserError(f"affinity: {name} holds {largest:g}, but a similarity is between -1 and 1: scale the matrix")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,11 +25,13 @@ from branchtune.affinity.lora_gradients import LoRAGradients
 from branchtune.affinity.matrix import Affinity, AffinityCost, Normalize, Source
 from branchtune.affinity.mean_cosine import MeanCosine
 from branchtune.affinity.paired_similarity import PairedSimilarity
+from branchtune.backbone.check import check_module
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.decoder_fit import fit_decoders
 from branchtune.decoders.decoder import Decoder
-from branchtune.errors import UserError, unknown
+from branchtune.errors import UserError, check_instance, unknown
 from branchtune.model import MultiTaskModel, check_tasks
+from branchtune.scalars import whole
 from branchtune.tasks.task import Task
 
 
@@ -76,20 +79,26 @@ def measure_affinity(
         progress: called as `progress(step, done, total)`, with step "decoders" or "affinity".
 
     Raises:
-        UserError: fewer than two labelled samples of a task, gradients that are not finite, decoders that do not fit.
+        UserError: fewer than two labelled samples of a task, a batch that does not fit the tasks, gradients
+            that are not finite, decoders that do not fit.
     """
     for what, value, kind in (("normalize", normalize, Normalize), ("source", source, Source)):
         if value not in get_args(kind):
             raise unknown(what, value, get_args(kind))
+    samples, decoder_steps = whole("samples", samples), whole("decoder_steps", decoder_steps)
     if samples < 2:
         raise UserError(f"samples={samples}: affinity compares different samples, use at least 2")
-    names = list(check_tasks(tasks))
+    by_name = check_tasks(tasks)
+    check_module(backbone)
+    check_instance("adapter", adapter, Adapter, "LoRA(r=8)")
+    names = list(by_name)
     adapter = adapter or LoRA()
-    with _seeded(seed, backbone):
+    # A caller may be inside no_grad or inference_mode.
+    with torch.inference_mode(False), torch.enable_grad(), _seeded(seed, backbone):
         # In the order of their names, so that decoders, and with them the result, do not depend on the order given.
         model = MultiTaskModel(
             backbone,
-            sorted(tasks, key=lambda task: task.name),
+            [by_name[name] for name in sorted(by_name)],
             adapter=adapter if source == "adapters" and not isinstance(adapter, LoRA) else None,
             decoder=decoder,
             levels=levels,
@@ -97,7 +106,6 @@ def measure_affinity(
             example_inputs=example_inputs,
             spec=spec,
         )
-        _follow(backbone, model.decoders, model.backbone.adapters)
         inputs = tuple(example_inputs or ())
         fit_seconds, fit_images = _prepare_decoders(
             model, loader, decoders, decoder_steps, decoder_lr, inputs, progress
@@ -113,11 +121,13 @@ def measure_affinity(
         )
         start = time.perf_counter()
         images, counts = collect(model, gradients, estimator, loader, samples, inputs, progress)
+        fitted = {name: value.detach().clone() for name, value in model.decoders.state_dict().items()}
     estimate = estimator.estimate().reordered([list(model.tasks).index(name) for name in names])
     return Affinity(
         tuple(names),
-        estimate.overall,
-        estimate.per_level,
+        # Means of cosines, which rounding can carry past 1.
+        np.clip(estimate.overall, -1.0, 1.0),
+        np.clip(estimate.per_level, -1.0, 1.0),
         estimate.overall_error,
         estimate.per_level_error,
         spec=model.spec,
@@ -126,7 +136,7 @@ def measure_affinity(
         samples={name: counts[name] for name in names},
         seeds=(seed,),
         cost=AffinityCost(time.perf_counter() - start, images, sum(counts.values()), fit_seconds, fit_images),
-        decoders={name: value.detach().clone() for name, value in model.decoders.state_dict().items()},
+        decoders=fitted,
     )
 
 
@@ -168,11 +178,3 @@ def _gradients(model: MultiTaskModel, adapter: Adapter, source: Source) -> PerSa
     if isinstance(adapter, LoRA):
         return LoRAGradients(model, adapter)
     return SampleLoop(model, adapter_parameters(model))
-
-
-def _follow(backbone: nn.Module, *modules: nn.Module) -> None:
-    """Move modules to the device and the precision of the backbone."""
-    like = next(backbone.parameters(), None)
-    if like is not None:
-        for module in modules:
-            module.to(like.device, like.dtype)

@@ -22,6 +22,9 @@ def extra_parameters(backbone: nn.Module, spec: BackboneSpec, extras: Sequence[s
     Raises:
         UserError: an unknown extra, or one that this backbone has no parameter for.
     """
+    if isinstance(extras, str) or not isinstance(extras, Sequence):
+        example = extras if isinstance(extras, str) else "norms"
+        raise UserError(f"extras={extras!r}: pass a list, such as extras=[{example!r}]")
     names: set[str] = set()
     norms = _norms(backbone)
     for extra in extras:

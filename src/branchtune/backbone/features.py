@@ -51,7 +51,10 @@ def to_map(raw: Tensor, feature: Feature, image_size: tuple[int, int]) -> Tensor
     if feature.layout == "NLC":
         tokens = raw[:, feature.prefix_tokens :]
         grid = _grid(tokens.shape[1], image_size)
-        assert grid is not None
+        if grid is None:
+            raise UserError(
+                f"{tokens.shape[1]} tokens are no grid for images of {image_size[0]}x{image_size[1]}: use another size"
+            )
         return tokens.transpose(1, 2).unflatten(2, grid)
     return raw
 

@@ -38,7 +38,7 @@ def resolve_levels(backbone: nn.Module, levels: str | Sequence[str] | None = Non
         return _natural(backbone, modules)
     if levels == "after_merging":
         return _after_merging(modules)
-    if isinstance(levels, str):
+    if isinstance(levels, str) or not isinstance(levels, Sequence) or not all(isinstance(e, str) for e in levels):
         raise UserError(f"levels={levels!r}: use 'natural', 'after_merging' or a list of module names")
     if not levels:
         raise UserError("levels=[] is empty: name at least one module of the backbone")

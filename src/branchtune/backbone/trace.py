@@ -7,12 +7,13 @@ layer whose code reads `module.weight` directly would train and never act.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from branchtune.backbone.check import check_module, image_channels, placement
 from branchtune.backbone.clone import clone_sharing_weights
 from branchtune.backbone.features import feature_of, to_map
 from branchtune.backbone.levels import LevelBounds, resolve_levels
@@ -20,6 +21,7 @@ from branchtune.backbone.recorder import Recorder, Recording, fingerprint
 from branchtune.backbone.sites import classify_sites
 from branchtune.backbone.spec import BackboneSpec, Feature, Level, SideInput
 from branchtune.errors import UserError
+from branchtune.scalars import whole
 
 
 def trace_backbone(
@@ -40,15 +42,16 @@ def trace_backbone(
         UserError: the backbone cannot take the size, mixes the images of a batch, does not run its levels in the
             order given, or has no site at all.
     """
+    check_module(backbone)
     bounds = resolve_levels(backbone, levels)
     size = _image_size(backbone, image_size)
     # The caller may be inside no_grad or inference_mode; which parameters the features depend on is read from the
     # autograd graph, and inference mode hides operations from the counter.
     with torch.inference_mode(False), torch.enable_grad():
         model = clone_sharing_weights(backbone).eval().requires_grad_(True)
-        tensor = next(iter(backbone.parameters()), torch.zeros(()))
+        tensor = placement(backbone)
         generator = torch.Generator().manual_seed(0)
-        images = torch.rand(2, _image_channels(backbone), *size, generator=generator).to(tensor)
+        images = torch.rand(2, image_channels(backbone), *size, generator=generator).to(tensor)
         first = _record(model, bounds, images[:1], _repeat(example_inputs, 1))
         parameters = _reached_parameters(model, list(first.taps.values()))
         with torch.no_grad():
@@ -210,15 +213,16 @@ def _image_size(backbone: nn.Module, image_size: int | tuple[int, int] | None) -
         embed = getattr(backbone, "patch_embed", None)
         config = getattr(backbone, "pretrained_cfg", None) or {}
         image_size = getattr(embed, "img_size", None) or tuple(config.get("input_size", (3, 224, 224)))[1:]
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = image_size if isinstance(image_size, Sequence) and not isinstance(image_size, str) else [image_size] * 2
+    try:
+        height, width = (whole("image_size", side) for side in sides)
+    except ValueError as error:
+        raise UserError(
+            f"image_size={image_size!r} is not a size: give one whole number, or (height, width)"
+        ) from error
     if height < 1 or width < 1:
         raise UserError(f"image_size {height}x{width} is not a size")
-    return int(height), int(width)
-
-
-def _image_channels(backbone: nn.Module) -> int:
-    config = getattr(backbone, "pretrained_cfg", None) or {}
-    return int(config.get("input_size", (3,))[0])
+    return height, width
 
 
 def _name(backbone: nn.Module) -> str:

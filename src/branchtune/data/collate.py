@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from branchtune.errors import UserError
+from branchtune.tasks.targets import describe
 from branchtune.tasks.task import Task
 
 
@@ -48,7 +49,7 @@ class Collate:
             target = target.to(missing.dtype)
         if target.shape != missing.shape or target.dtype != missing.dtype:
             raise UserError(
-                f"sample {id_!r}, task {task.name!r}: the target is {_describe(target)}, expected {_describe(missing)}"
+                f"sample {id_!r}, task {task.name!r}: the target is {describe(target)}, expected {describe(missing)}"
             )
         if self.check:
             try:
@@ -71,13 +72,9 @@ def _stack_images(samples: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> T
         if not isinstance(image, Tensor):
             raise UserError(f"sample {id_!r}: 'image' is a {type(image).__name__}, expected a torch tensor")
         if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
-            raise UserError(f"sample {id_!r}: 'image' is {_describe(image)}, expected floats [3, H, W]")
+            raise UserError(f"sample {id_!r}: 'image' is {describe(image)}, expected floats [3, H, W]")
         images.append(image)
         if image.shape != images[0].shape:
             size, first = list(image.shape[1:]), list(images[0].shape[1:])
             raise UserError(f"sample {id_!r}: image size {size} is not {first}, resize all samples to one size")
     return torch.stack(images)
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

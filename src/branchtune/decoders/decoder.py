@@ -24,5 +24,7 @@ class Decoder(ABC):
             out_channels: channels of the task's raw output.
 
         Returns:
-            A module that maps a list of `[B, C_l, H_l, W_l]` and the input's `(H, W)` to `[B, out_channels, H, W]`.
+            A module that maps a list of `[B, C_l, H_l, W_l]` and the input's `(H, W)` to `[B, out_channels, H, W]`. It
+            must not change the maps in place, which the tasks of a group share: a first `nn.ReLU(inplace=True)` is
+            refused when the model runs.
         """

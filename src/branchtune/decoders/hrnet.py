@@ -10,6 +10,7 @@ from typing_extensions import TYPE_CHECKING
 
 from branchtune.decoders.decoder import Decoder
 from branchtune.errors import UserError
+from branchtune.scalars import whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,16 @@ class HRNetDecoder(Decoder):
 
     widths: tuple[int, ...] = (18, 36, 72, 144)
     expansion: int = 4
+
+    def __post_init__(self) -> None:
+        if isinstance(self.widths, str) or not isinstance(self.widths, Sequence):
+            raise UserError(f"HRNetDecoder widths={self.widths!r}: give one number for each level, such as (18, 36)")
+        object.__setattr__(self, "widths", tuple(whole("HRNetDecoder widths", width) for width in self.widths))
+        object.__setattr__(self, "expansion", whole("HRNetDecoder expansion", self.expansion))
+        if min((*self.widths, self.expansion)) < 1:
+            raise UserError(
+                f"HRNetDecoder widths and expansion must be at least 1, got {self.widths}, {self.expansion}"
+            )
 
     def build(self, channels: Sequence[int], out_channels: int) -> nn.Module:
         from branchtune.decoders.hrnet_module import HRNetModule

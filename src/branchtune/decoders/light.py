@@ -10,6 +10,7 @@ from typing_extensions import TYPE_CHECKING
 
 from branchtune.decoders.decoder import Decoder
 from branchtune.errors import UserError
+from branchtune.scalars import whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +29,8 @@ class LightDecoder(Decoder):
     stride: int = 4
 
     def __post_init__(self) -> None:
+        for key in ("dim", "stride"):
+            object.__setattr__(self, key, whole(f"LightDecoder {key}", getattr(self, key)))
         if self.dim < 8 or self.dim % 8:
             raise UserError(f"LightDecoder dim must be a multiple of 8, got {self.dim}")
         if self.stride < 1:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from branchtune.batch import read_batch, read_images
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Advance
 from branchtune.tasks.task import Task
@@ -36,13 +37,11 @@ class TaskMetrics:
     @torch.no_grad()
     def update(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
         """Count one batch; the samples of a task without label are skipped."""
-        for name, task in self.tasks.items():
-            labelled = task.labelled(batch[name])
-            count = int(labelled.sum())
-            if not count:
-                continue
-            output, target = outputs[name].detach().float().cpu(), batch[name].cpu()
-            self.losses[name].append((float(task.loss(output, target)), count))
+        found = read_batch(batch, self.tasks)
+        for name, target in found.targets.items():
+            output, target = outputs[name].detach().float().cpu(), target.cpu()
+            loss = float(self.tasks[name].loss(output, target))
+            self.losses[name].append((loss, int(found.labelled[name].sum())))
             for metric in self.metrics[name].values():
                 metric.update(output, target)
 
@@ -72,7 +71,7 @@ def evaluate(
     model.eval()
     try:
         for batch in batches:
-            metrics.update(model(batch["image"].to(device)), batch)
+            metrics.update(model(read_images(batch).to(device)), batch)
             if advance:
                 advance()
     finally:

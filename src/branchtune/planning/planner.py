@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
 from branchtune.affinity.matrix import Affinity
 from branchtune.cost import LevelCost, level_costs
-from branchtune.errors import UserError
+from branchtune.errors import UserError, check_instance
 from branchtune.planning.counts import choose_counts
 from branchtune.planning.dendrogram import Cut, dendrogram_cuts, disagreement
 from branchtune.planning.options import LOSS_UNIT, LevelOptions, Limits
+from branchtune.scalars import real, whole
 from branchtune.tree import TaskTree
 
 
@@ -43,6 +45,11 @@ def plan(
     Raises:
         UserError: not exactly one of groups and budgets; counts that do not fit the levels; an infeasible budget.
     """
+    if not isinstance(affinity, Affinity):
+        raise UserError(
+            f"plan takes an Affinity, got {affinity!r}: measure_affinity(...) or Affinity.load(path) give one"
+        )
+    check_instance("adapter", adapter, Adapter, "LoRA(r=8)")
     matrix = affinity.corrected() if noise_corrected else affinity.overall
     cuts = dendrogram_cuts(matrix)
     if groups is not None:
@@ -57,12 +64,20 @@ def plan(
 
 
 def _check_groups(groups: Sequence[int], affinity: Affinity) -> tuple[int, ...]:
-    counts, spec, tasks = tuple(groups), affinity.spec, len(affinity.tasks)
+    spec, tasks = affinity.spec, len(affinity.tasks)
+    if isinstance(groups, str) or not isinstance(groups, Iterable):
+        raise UserError(f"groups={groups!r}: give one number for each level, such as groups=(1, 1, 2, 4)")
+    try:
+        counts = tuple(whole("groups", count) for count in groups)
+    except UserError as error:
+        raise UserError(
+            f"groups={tuple(groups)}: every level has between 1 and {tasks} groups, as a whole number"
+        ) from error
     if len(counts) != len(spec.levels):
         raise UserError(
             f"groups={counts} names {len(counts)} levels, {spec.name} has {len(spec.levels)}: {spec.describe_levels()}"
         )
-    if not all(isinstance(count, int) and 1 <= count <= tasks for count in counts):
+    if not all(1 <= count <= tasks for count in counts):
         raise UserError(f"groups={counts}: every level has between 1 and {tasks} groups, as there are {tasks} tasks")
     if list(counts) != sorted(counts):
         raise UserError(f"groups={counts} decreases: tasks separated once cannot share again")
@@ -79,8 +94,8 @@ def _counts_within(
 ) -> tuple[int, ...]:
     spec, costs = affinity.spec, level_costs(affinity.spec, adapter)
     limits = Limits(
-        None if budget is None else _mac_limit(budget, spec.macs) - spec.stem_macs,
-        None if budget_params is None else int(budget_params),
+        None if budget is None else _mac_limit(real("budget", budget), spec.macs) - spec.stem_macs,
+        None if budget_params is None else _parameter_limit(budget_params),
     )
     choice = choose_counts(_options(affinity, cuts, costs, noise_corrected), limits)
     if choice is None:
@@ -111,6 +126,13 @@ def _mac_limit(budget: float, backbone_macs: int) -> int:
     while limit / backbone_macs > budget:
         limit -= 1
     return limit
+
+
+def _parameter_limit(budget_params: Any) -> int:
+    limit = real("budget_params", budget_params)
+    if not math.isfinite(limit):
+        raise UserError(f"budget_params={budget_params}: give a number of parameters, such as 100_000")
+    return int(limit)
 
 
 def _infeasible(

@@ -18,6 +18,8 @@ def local_folder(path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: neither exists, or the repository cannot be downloaded.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"a model's folder is a path, got {path!r}: pass the folder that save_pretrained wrote")
     folder = Path(path)
     if folder.is_dir():
         return folder

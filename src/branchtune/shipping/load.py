@@ -16,6 +16,7 @@ from branchtune.shipping.hub import local_folder
 from branchtune.shipping.tensors import adapter_tensors, decoder_tensors, fill
 
 
+@torch.inference_mode(False)  # in it, nothing could be made that trains
 def load_pretrained(
     path: str | os.PathLike[str],
     *,

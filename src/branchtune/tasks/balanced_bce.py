@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from branchtune.tasks.masked import full_precision, masked, masked_mean
+from branchtune.tasks.masked import check_same_shape, full_precision, masked, masked_mean
 
 
 def balanced_bce(logits: Tensor, target: Tensor, positive_weight: float | None = None) -> Tensor:
@@ -17,7 +17,11 @@ def balanced_bce(logits: Tensor, target: Tensor, positive_weight: float | None =
         logits: any shape.
         target: of that shape, in [0, 1], NaN ignored; y = 1 where target >= 0.5.
         positive_weight: w; None takes the fraction of negatives among the labelled elements of the batch.
+
+    Raises:
+        UserError: the shapes differ.
     """
+    check_same_shape(logits, target)
     valid = ~target.isnan()
     logits = masked(full_precision(logits), valid)
     positive = (target >= 0.5).to(logits.dtype)

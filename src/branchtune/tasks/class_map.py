@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from branchtune.errors import UserError
 from branchtune.evaluation.mean_iou import MeanIoU
+from branchtune.scalars import whole
 from branchtune.tasks.masked import full_precision
 from branchtune.tasks.targets import IGNORED_CLASS
 from branchtune.tasks.task import TargetKind, Task
@@ -31,6 +32,7 @@ class ClassMap(Task):
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, name: str, num_classes: int, weight: float = 1.0) -> None:
+        num_classes = whole(f"task {name!r}: num_classes", num_classes)
         if not 2 <= num_classes <= IGNORED_CLASS:
             raise UserError(
                 f"task {name!r}: num_classes must be from 2 to {IGNORED_CLASS}, got {num_classes}"

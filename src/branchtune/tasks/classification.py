@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from branchtune.errors import UserError
 from branchtune.evaluation.accuracy import TopOneAccuracy
+from branchtune.scalars import whole
 from branchtune.tasks.masked import full_precision
 from branchtune.tasks.targets import IGNORED_LABEL
 from branchtune.tasks.task import TargetKind, Task
@@ -31,6 +32,7 @@ class ImageClassification(Task):
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, name: str, num_classes: int, weight: float = 1.0) -> None:
+        num_classes = whole(f"task {name!r}: num_classes", num_classes)
         if num_classes < 2:
             raise UserError(f"task {name!r}: num_classes must be at least 2, got {num_classes}")
         super().__init__(name, out_channels=num_classes, weight=weight)

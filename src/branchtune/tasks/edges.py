@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from branchtune.errors import UserError
 from branchtune.evaluation.edge_f import BestEdgeF
 from branchtune.evaluation.edge_matching import MatchedEdgeF
+from branchtune.scalars import real
 from branchtune.tasks.balanced_bce import balanced_bce
 from branchtune.tasks.task import TargetKind, Task
 
@@ -43,8 +44,10 @@ class Edges(Task):
     def __init__(
         self, name: str, weight: float = 50.0, positive_weight: float = 0.95, match_dist: float | None = None
     ) -> None:
+        positive_weight = real(f"task {name!r}: positive_weight", positive_weight)
         if not 0 < positive_weight < 1:
             raise UserError(f"task {name!r}: positive_weight must be between 0 and 1, got {positive_weight}")
+        match_dist = match_dist if match_dist is None else real(f"task {name!r}: match_dist", match_dist)
         if match_dist is not None and not 0 <= match_dist < 1:
             raise UserError(
                 f"task {name!r}: match_dist is a fraction of the image diagonal in [0, 1), got {match_dist}"

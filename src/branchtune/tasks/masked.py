@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from branchtune.errors import UserError
+
 
 def full_precision(values: Tensor) -> Tensor:
     """Half precision -> float32; float32 and float64 as they are (losses do not run in half precision)."""
@@ -21,7 +23,25 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return masked(values, valid).sum() / valid.sum().clamp(min=1)
 
 
+def check_same_shape(output: Tensor, target: Tensor) -> None:
+    """Refuse shapes that torch would broadcast, by which one sample would be compared with another.
+
+    Raises:
+        UserError: shows both shapes.
+    """
+    if output.shape != target.shape:
+        raise UserError(
+            f"the output {list(output.shape)} and the target {list(target.shape)} of a loss differ in shape: a target "
+            "has no channel dimension of one, [B, H, W]"
+        )
+
+
 def masked_l1(output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Mean of |output - target| over the elements marked `valid`; all three of one shape."""
+    """Mean of |output - target| over the elements marked `valid`; all three of one shape.
+
+    Raises:
+        UserError: the shapes of output and target differ.
+    """
+    check_same_shape(output, target)
     output = full_precision(output)
     return masked_mean((masked(output, valid) - masked(target, valid)).abs(), valid)

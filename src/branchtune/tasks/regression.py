@@ -9,7 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from branchtune.evaluation.rmse import RMSE
-from branchtune.tasks.masked import full_precision, masked, masked_mean
+from branchtune.scalars import whole
+from branchtune.tasks.masked import check_same_shape, full_precision, masked, masked_mean
 from branchtune.tasks.task import TargetKind, Task
 
 
@@ -30,9 +31,11 @@ class ImageRegression(Task):
     higher_is_better: ClassVar[bool] = False
 
     def __init__(self, name: str, num_outputs: int = 1, weight: float = 1.0) -> None:
+        num_outputs = whole(f"task {name!r}: num_outputs", num_outputs)
         super().__init__(name, out_channels=num_outputs, weight=weight)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        check_same_shape(output, target)
         output, valid = full_precision(output), ~target.isnan()
         target = target.to(output.dtype)
         losses = F.smooth_l1_loss(masked(output, valid), masked(target, valid), reduction="none")

@@ -41,6 +41,19 @@ def check_target(task: Task, target: Tensor, height: int, width: int) -> None:
         raise UserError(f"task {task.name!r}: {problem}")
 
 
+def outside_classes(task: Task, targets: Tensor) -> Tensor | None:
+    """Which samples of stacked targets `[B, ...]` hold a class that the task does not have; None without classes."""
+    if not _holds_classes(task):
+        return None
+    outside = ((targets < 0) | (targets >= task.out_channels)) & (targets != _ignored_class(task))
+    return outside.reshape(len(targets), -1).any(dim=1)
+
+
+def describe(tensor: Tensor) -> str:
+    """Dtype and shape for messages, e.g. `float32 [2, 3]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
 def _holds_classes(task: Task) -> bool:
     return task.target_kind == "classes" or (task.target_kind == "image" and task.image_target == "class")
 

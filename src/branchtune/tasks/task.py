@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from typing_extensions import TYPE_CHECKING
 
 from branchtune.errors import UserError
+from branchtune.scalars import real, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +63,10 @@ class Task(ABC):
             raise UserError(f"a task cannot be named {name!r}: a sample uses the keys {RESERVED_NAMES} for itself")
         if not name.replace("_", "a").replace("-", "a").isalnum() or not name.isascii():
             raise UserError(f"task name {name!r}: use letters, digits, '_' and '-' only, it names parameters and files")
+        out_channels, weight = (
+            whole(f"task {name!r}: out_channels", out_channels),
+            real(f"task {name!r}: weight", weight),
+        )
         if out_channels < 1:
             raise UserError(f"task {name!r}: out_channels must be at least 1, got {out_channels}")
         if not weight >= 0 or weight == float("inf"):

@@ -10,16 +10,19 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from branchtune.batch import read_images
 from branchtune.data.sampling import sample_generator
 from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import TaskMetrics
+from branchtune.finite import check_finite
 from branchtune.model import MultiTaskModel
-from branchtune.training.losses import check_finite, task_losses
+from branchtune.training.losses import task_losses
 from branchtune.training.schedule import Schedule
 from branchtune.training.task_gradients import accumulate, clip_task_gradients, task_gradients
 from branchtune.training.task_optimizer import TaskOptimizer
 
 CHECKPOINT_FORMAT = 1
+ADVICE = "lower the learning rate or its weight, or check these labels; the last checkpoint is kept"
 
 
 class MultiTaskModule(L.LightningModule):
@@ -57,8 +60,8 @@ class MultiTaskModule(L.LightningModule):
         self.train_losses = {}
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
-        losses = task_losses(self.model(batch["image"]), batch, self.model.tasks)
-        check_finite(losses, batch, self.global_step)
+        losses = task_losses(self.model(read_images(batch)), batch, self.model.tasks)
+        check_finite("loss", losses, batch.get("id", ()), f"at step {self.global_step}", ADVICE)
         for name, loss in losses.items():
             self.train_losses.setdefault(name, []).append(loss.detach())
         weighted = {name: self.model.tasks[name].weight * loss for name, loss in losses.items()}
@@ -87,7 +90,7 @@ class MultiTaskModule(L.LightningModule):
         self.metrics.reset()
 
     def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
-        self.metrics.update(self.model(batch["image"]), batch)
+        self.metrics.update(self.model(read_images(batch)), batch)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.task_optimizer.build(self.model)

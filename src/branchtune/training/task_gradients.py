@@ -56,20 +56,19 @@ def clip_task_gradients(gradients: TaskGradients, max_norm: float) -> float:
     return norm
 
 
-def accumulate(into: TaskGradients, new: TaskGradients, factor: float = 1.0) -> None:
-    """Add `factor` times the new gradients; a task or parameter without any stays absent or None.
+def accumulate(into: TaskGradients, new: TaskGradients) -> None:
+    """Add the new gradients; a task or parameter without any stays absent or None.
 
     Args:
         into: the gradients so far, changed in place; empty at the start.
         new: of one more batch.
-        factor: such as one over the number of batches.
     """
     for task, values in new.items():
         before = into.get(task, [None] * len(values))
-        into[task] = [_add(a, b, factor) for a, b in zip(before, values, strict=True)]
+        into[task] = [_add(a, b) for a, b in zip(before, values, strict=True)]
 
 
-def _add(total: Tensor | None, gradient: Tensor | None, factor: float) -> Tensor | None:
+def _add(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
     if gradient is None:
         return total
-    return gradient * factor if total is None else torch.add(total, gradient, alpha=factor)
+    return gradient if total is None else total + gradient

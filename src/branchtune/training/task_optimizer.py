@@ -60,7 +60,7 @@ def parameter_groups(
         Non-empty groups with keys `name` (the owner, or `owner/no_decay`), `params`, `lr` and `weight_decay`.
 
     Raises:
-        UserError: nothing in the model trains.
+        UserError: nothing in the model trains, or a parameter that the plan freezes would.
     """
     rates = {
         "adapters": lr,
@@ -74,6 +74,11 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         owner, local = _owner(model, name)
+        if owner == "frozen":
+            raise UserError(
+                f"{local!r} of the backbone is frozen by the plan but requires a gradient: name it in extras, use "
+                "train_backbone=True, or undo its requires_grad_(True)"
+            )
         decays = parameter.ndim > 1 and local not in exempt and not _is_bias_or_position(local)
         group = owner if decays else f"{owner}/no_decay"
         empty = {"name": group, "params": [], "lr": rates[owner], "weight_decay": weight_decay if decays else 0.0}

@@ -1,0 +1,41 @@
+"""What can be a backbone at all, before it is traced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from branchtune.errors import UserError
+
+TRAINABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_module(backbone: Any) -> None:
+    """Refuse what is no module, and compiled modules, in which hooks would not run.
+
+    Raises:
+        UserError: says what to pass instead.
+    """
+    if isinstance(backbone, str):
+        raise UserError(f"backbone={backbone!r} is a text: pass a module, such as create_backbone({backbone!r})")
+    if not isinstance(backbone, nn.Module):
+        raise UserError(f"backbone is of type {type(backbone).__name__}: pass a module (torch.nn.Module)")
+    for name, module in backbone.named_modules():
+        if isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            what = f"module {name!r} of the backbone" if name else "the backbone"
+            raise UserError(
+                f"{what} is compiled by torch.compile, past which no branch can grow: pass the uncompiled module"
+            )
+
+
+def placement(backbone: nn.Module) -> Tensor:
+    """A tensor with the device and the precision of the backbone: its first parameter of a precision to train in."""
+    return next((p for p in backbone.parameters() if p.dtype in TRAINABLE), torch.zeros(()))
+
+
+def image_channels(backbone: nn.Module) -> int:
+    """Channels of the images that it takes, by timm's configuration; 3 where there is none."""
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    return int(config.get("input_size", (3,))[0])
