@@ -65,7 +65,7 @@ def evaluated(batches: list[list[int]], final: bool = True) -> dict[str, dict[st
     outputs, targets = samples()
     metrics = TaskMetrics(tasks(), final)
     for batch in batches:
-        metrics.update(part(outputs, batch), part(targets, batch))
+        metrics.update(part(outputs, batch), {**part(targets, batch), "image": torch.zeros(len(batch), 3, H, W)})
     return metrics.compute()
 
 

@@ -295,10 +295,14 @@ def test_a_full_disk_while_saving_is_one_line_and_the_run_resumes(
 
 
 def test_ctrl_c_during_training_is_status_130_and_the_run_resumes(
-    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     run, command = continued(finished, "interrupted", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     steps = []
 
     def interrupt(*args: Any) -> None:
@@ -310,7 +314,7 @@ def test_ctrl_c_during_training_is_status_130_and_the_run_resumes(
         patch.setattr("branchtune.training.module.check_finite", interrupt)
         assert main(command) == 130
     assert "interrupted; the same command continues the run" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not (run / "results.json").exists()
     assert main(command) == 0
     assert same_metrics(finished, run)

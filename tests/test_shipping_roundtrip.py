@@ -167,7 +167,7 @@ def test_the_configuration_is_readable(tmp_path: Path) -> None:
     }
     assert config["tasks"][1] == {
         "class": "branchtune.Edges",
-        "args": {"name": "b", "weight": 50.0, "positive_weight": 0.9},
+        "args": {"name": "b", "weight": 50.0, "positive_weight": 0.9, "match_dist": None},
     }
     assert config["backbone"]["checkpoint_file"] == "weights0.safetensors"
     assert len(text.splitlines()) < 30
