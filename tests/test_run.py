@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import branchtune as bt
 from branchtune import atomic
 from branchtune.cli.main import main
+from branchtune.config import RunConfig
 from branchtune.run.manifest import tree_sha256
 from branchtune.run.results import Results
 from branchtune.settings import Settings
@@ -365,6 +367,46 @@ def test_affinity_stops_before_training_needs_no_tree_and_fit_continues(
     assert "measured is not finished: `branchtune fit" in capsys.readouterr().err
     assert main(["fit", *arguments]) == 2
     assert "no tree is chosen" in capsys.readouterr().err
+    measured = run_of(finished, "measured")
+    kept = {name: (measured / name).read_bytes() for name in ("affinity.json", "decoders.safetensors")}
+    assert main(["plan", str(measured), "--groups=[1,2,2,3]"]) == 0
+    assert main(["fit", *arguments, "--tree.groups=[1,2,2,3]", "--trainer.max_epochs=2"]) == 0
+    assert Results.load(measured / "results.json").groups == [1, 2, 2, 3]
+    assert len((measured / "metrics.csv").read_text().splitlines()) == 1 + 2 * 4
+    assert kept == {name: (measured / name).read_bytes() for name in kept}
+    written = Settings.load(measured / "config.yaml").config
+    assert (written.tree.groups, written.trainer["max_epochs"]) == ([1, 2, 2, 3], 2)
+
+
+def test_what_a_phase_has_used_is_fixed_and_the_key_is_named(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, command = continued(finished, "phases")
+    before = (run / "config.yaml").read_text()
+    for argument, expected in (
+        ("--tree.groups=null", "tree.groups=[1, 1, 2, 4], this one has tree.groups=None"),
+        ("--data.augmentation=null", "data.augmentation.flip=0.5, this one has data.augmentation.flip=None"),
+        ("--trainer.max_epochs=5", "trainer.max_epochs=3, this one has trainer.max_epochs=5"),
+        ("--method=shared", "method='branched', this one has method='shared'"),
+    ):
+        assert main([*command, argument]) == 2
+        error = capsys.readouterr().err
+        assert expected in error
+        assert error.count("\n") == 1
+    assert (run / "config.yaml").read_text() == before
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.unlink()
+    assert main([*command, "--tree.groups=[1,1,1,1]"]) == 2  # planned already
+    assert "tree.groups=[1, 1, 2, 4]" in capsys.readouterr().err
+    assert main([*command, "--trainer.max_epochs=1"]) == 0
+    assert Settings.load(run / "config.yaml").config.trainer["max_epochs"] == 1
+
+
+def test_config_yaml_is_the_whole_configuration(finished: Path) -> None:
+    content = yaml.safe_load((run_of(finished) / "config.yaml").read_text())
+    assert content["reference"] is None
+    assert content["tree"] == {"groups": [1, 1, 2, 4], "budget": None, "budget_params": None, "levels": None}
+    assert set(content) == set(RunConfig.__dataclass_fields__)
 
 
 def test_images_whose_results_would_overwrite_each_other(
