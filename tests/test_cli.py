@@ -97,6 +97,11 @@ def test_commands_used_wrongly(
         ("--tasks={a.b: {class_path: branchtune.Depth, init_args: {name: a.b}}}", "task name 'a.b'"),
         ("--tasks={deth: {class_path: branchtune.Depth, init_args: {name: deth}}}", "did you mean 'depth'"),
         ("--name=", "name is empty"),
+        ("--name=../escaped", "name='../escaped' leaves output"),
+        ("--name=a/../../escaped", "leaves output"),
+        ("--name=a//b", "leaves output"),
+        ("--name=/tmp/escaped", "name='/tmp/escaped' leaves output"),
+        ("--name=..\\\\escaped", "leaves output"),
     ],
 )
 def test_keys_and_classes_that_do_not_exist(
@@ -143,6 +148,7 @@ def test_keys_and_classes_that_do_not_exist(
         ("--backbone.kwargs={foo: 3}", "foo=3"),
         ("--adapter.target_modules=[nothing]", "unknown target module 'nothing'"),
         ("--output=/dev/null", "/dev/null"),
+        ("--data.train_size=1", "1 training image: affinity compares"),
     ],
 )
 def test_values_that_cannot_be_are_refused_before_anything_is_written(

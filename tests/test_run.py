@@ -333,6 +333,29 @@ def test_a_damaged_label_during_training_names_file_and_value(
     assert error.count("\n") == 1
 
 
+def test_a_depth_out_of_range_names_file_and_its_own_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    label = tmp_path / "nyud" / "depth" / "0005.npy"
+    np.save(label, np.full((12, 16), 2500.0, np.float32))
+    arguments = ["--method=shared", "--decoder_fit.steps=0", "--data.augmentation.scales=[2.0]", "--quiet"]
+    assert main(["fit", str(config), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert f"{label}: value 2500, expected metres below 1000" in error
+    assert error.count("\n") == 1
+
+
+def test_an_image_that_does_not_decode_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path)
+    image = tmp_path / "nyud" / "images" / "0005.jpg"
+    image.write_bytes(image.read_bytes()[:200])
+    assert main(["fit", str(config), "--method=shared", "--decoder_fit.steps=0", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert f"{image}: cannot be decoded" in error
+    assert error.count("\n") == 1
+
+
 def test_a_mistake_in_the_configuration_does_not_take_the_runs_name(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,6 +128,21 @@ def test_one_task_and_one_image(tmp_path: Path) -> None:
     assert Results.load(run / "results.json").metrics["depth"]["rmse"] > 0
 
 
+def test_one_task_branched(tmp_path: Path) -> None:
+    only = "--tasks={depth: {class_path: branchtune.Depth, init_args: {name: depth}}}"
+    run = fit(write_config(tmp_path), "one", only, "--tree.groups=[1,1,1,1]", "--trainer.max_epochs=1")
+    results = Results.load(run / "results.json")
+    assert results.groups == [1, 1, 1, 1]
+    assert results.parameters["adapters"] > 0
+
+
+def test_one_image_branched_by_hand(tmp_path: Path) -> None:
+    chain = "[[depth,edge,normals,semseg]]"
+    arguments = ["--tree.groups=null", f"--tree.levels=[{','.join([chain] * 4)}]", "--trainer.max_epochs=1"]
+    run = fit(write_config(tmp_path), "one", *arguments, "--data.train_size=1")
+    assert not (run / "affinity.json").exists()
+
+
 def scores(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     """Let the epochs have these validation scores."""
     left = list(values)
