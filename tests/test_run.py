@@ -23,6 +23,7 @@ from branchtune.config import RunConfig
 from branchtune.run.manifest import tree_sha256
 from branchtune.run.results import Results
 from branchtune.settings import Settings
+from branchtune.training.checkpoint_io import read_checkpoint
 from tiny_run import write_config
 
 
@@ -181,6 +182,29 @@ def test_a_nan_loss_names_task_step_and_samples(
     assert "'depth'" in error
     assert "step 0" in error
     assert "000" in error
+
+
+def test_a_nan_in_a_later_epoch_leaves_the_last_good_checkpoint_and_the_run_resumes(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from branchtune.tasks.depth import Depth
+
+    run, command = continued(finished, "nan-later", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    loss, calls = Depth.loss, []
+
+    def breaks(self: Depth, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(output.requires_grad)
+        return loss(self, output, target) * (float("nan") if sum(calls) == 4 else 1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Depth, "loss", breaks)
+        assert main(command) == 2
+    captured = capsys.readouterr()
+    assert "task 'depth' became nan at step 3" in captured.err
+    assert "train nan-later: stopped after 4 of 9" in captured.out
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert main(command) == 0
+    assert same_metrics(finished, run)
 
 
 def continued(finished: Path, name: str, *without: str) -> tuple[Path, list[str]]:
