@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from branchtune.cli.main import main
-from branchtune.data.scenes import render_scene
+from branchtune.data.scenes import TEXTURES, render_scene
 from branchtune.run.results import Results
 from tiny_run import write_config
 
@@ -25,7 +25,7 @@ def test_image_level_tasks_are_trained_evaluated_and_predicted(tmp_path: Path) -
         "depth": {"class_path": "branchtune.Depth", "init_args": {"name": "depth"}},
         "wall_texture": {
             "class_path": "branchtune.ImageClassification",
-            "init_args": {"name": "wall_texture", "num_classes": 64},
+            "init_args": {"name": "wall_texture", "num_classes": len(TEXTURES)},
         },
         "distance": {
             "class_path": "branchtune.ImageRegression",
@@ -49,6 +49,6 @@ def test_image_level_tasks_are_trained_evaluated_and_predicted(tmp_path: Path) -
     Image.fromarray((scene["image"].transpose(1, 2, 0) * 255).astype(np.uint8)).save(tmp_path / "scene.png")
     out = tmp_path / "out"
     assert main(["predict", str(run), str(tmp_path / "scene.png"), "-o", str(out), "--quiet"]) == 0
-    assert np.load(out / "scene.wall_texture.npy").shape == (64,)
+    assert np.load(out / "scene.wall_texture.npy").shape == (len(TEXTURES),)
     assert np.load(out / "scene.distance.npy").shape == (outputs["distance"],)
     assert torch.from_numpy(np.load(out / "scene.depth.npy")).shape == (1, SIZE, SIZE)

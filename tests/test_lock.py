@@ -64,5 +64,5 @@ def test_an_error_releases_it_and_a_folder_that_cannot_be_written_is_named(tmp_p
     with locked(tmp_path):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write .*file"), locked(tmp_path / "file"):
+    with pytest.raises(UserError, match=r"cannot write .*file"), locked(tmp_path / "file"):
         pass

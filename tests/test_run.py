@@ -357,9 +357,7 @@ def test_a_damaged_label_during_training_names_file_and_value(
     assert error.count("\n") == 1
 
 
-def test_a_depth_out_of_range_names_file_and_its_own_value(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_depth_out_of_range_names_file_and_its_own_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path)
     label = tmp_path / "nyud" / "depth" / "0005.npy"
     np.save(label, np.full((12, 16), 2500.0, np.float32))

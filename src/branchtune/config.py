@@ -197,7 +197,9 @@ class RunConfig:
         if not self.name:
             raise UserError("name is empty: a run needs one, its directory is output/name")
         if any(part in ("", ".", "..") for part in re.split(r"[/\\]", self.name)) or PureWindowsPath(self.name).drive:
-            raise UserError(f"name={self.name!r} leaves output: give a relative path without '..', such as demo/branched")
+            raise UserError(
+                f"name={self.name!r} leaves output: give a relative path without '..', such as demo/branched"
+            )
         _check_least("", self, seed=0, early_stopping=1)
 
 
