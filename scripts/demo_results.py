@@ -60,7 +60,9 @@ def main() -> None:
     write_json(PACKAGE / "demo" / "results.json", {"format": 1, "config": config, "columns": demo})
     every = {method: [r.to_json() for r in results] for method, results in runs.items()}
     command = f"python scripts/demo_results.py --seeds {' '.join(map(str, arguments.seeds))}"
-    write_json(ROOT / "results" / "scenes_demo.json", {"format": 1, "command": command, "runs": every})
+    write_json(
+        ROOT / "results" / "scenes_demo.json", {"format": 1, "command": command, "config": config, "runs": every}
+    )
     text = summary(runs, reference)
     write_text(
         ROOT / "results" / "scenes_demo.md", f"{text}\n\nMade by `{command}`; raw numbers in scenes_demo.json.\n"

@@ -60,3 +60,16 @@ def test_a_step_that_fails_is_not_reported_as_done() -> None:
     with pytest.raises(ValueError, match="boom"):
         boom()
     assert text.getvalue() == ""
+
+
+def test_a_step_that_fails_halfway_says_so() -> None:
+    given, text = reporter(terminal=False)
+
+    def boom() -> None:
+        with given.track("train", 3) as advance:
+            advance()
+            raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        boom()
+    assert text.getvalue() == "train: stopped after 1 of 3\n"

@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import branchtune as bt
 from branchtune import atomic
 from branchtune.cli.main import main
+from branchtune.config import RunConfig
 from branchtune.run.manifest import tree_sha256
 from branchtune.run.results import Results
 from branchtune.settings import Settings
+from branchtune.training.checkpoint_io import read_checkpoint
 from tiny_run import write_config
 
 
@@ -181,6 +184,29 @@ def test_a_nan_loss_names_task_step_and_samples(
     assert "000" in error
 
 
+def test_a_nan_in_a_later_epoch_leaves_the_last_good_checkpoint_and_the_run_resumes(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from branchtune.tasks.depth import Depth
+
+    run, command = continued(finished, "nan-later", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    loss, calls = Depth.loss, []
+
+    def breaks(self: Depth, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(output.requires_grad)
+        return loss(self, output, target) * (float("nan") if sum(calls) == 4 else 1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Depth, "loss", breaks)
+        assert main(command) == 2
+    captured = capsys.readouterr()
+    assert "task 'depth' became nan at step 3" in captured.err
+    assert "train nan-later: stopped after 4 of 9" in captured.out
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert main(command) == 0
+    assert same_metrics(finished, run)
+
+
 def continued(finished: Path, name: str, *without: str) -> tuple[Path, list[str]]:
     """A copy of the finished run that lacks its end and the files named, and the command that continues it."""
     run = run_of(finished, name)
@@ -335,6 +361,27 @@ def test_a_damaged_label_during_training_names_file_and_value(
     assert error.count("\n") == 1
 
 
+def test_a_depth_out_of_range_names_file_and_its_own_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path)
+    label = tmp_path / "nyud" / "depth" / "0005.npy"
+    np.save(label, np.full((12, 16), 2500.0, np.float32))
+    arguments = ["--method=shared", "--decoder_fit.steps=0", "--data.augmentation.scales=[2.0]", "--quiet"]
+    assert main(["fit", str(config), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert f"{label}: value 2500, expected metres below 1000" in error
+    assert error.count("\n") == 1
+
+
+def test_an_image_that_does_not_decode_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path)
+    image = tmp_path / "nyud" / "images" / "0005.jpg"
+    image.write_bytes(image.read_bytes()[:200])
+    assert main(["fit", str(config), "--method=shared", "--decoder_fit.steps=0", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert f"{image}: cannot be decoded" in error
+    assert error.count("\n") == 1
+
+
 def test_a_mistake_in_the_configuration_does_not_take_the_runs_name(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,6 +416,46 @@ def test_affinity_stops_before_training_needs_no_tree_and_fit_continues(
     assert "measured is not finished: `branchtune fit" in capsys.readouterr().err
     assert main(["fit", *arguments]) == 2
     assert "no tree is chosen" in capsys.readouterr().err
+    measured = run_of(finished, "measured")
+    kept = {name: (measured / name).read_bytes() for name in ("affinity.json", "decoders.safetensors")}
+    assert main(["plan", str(measured), "--groups=[1,2,2,3]"]) == 0
+    assert main(["fit", *arguments, "--tree.groups=[1,2,2,3]", "--trainer.max_epochs=2"]) == 0
+    assert Results.load(measured / "results.json").groups == [1, 2, 2, 3]
+    assert len((measured / "metrics.csv").read_text().splitlines()) == 1 + 2 * 4
+    assert kept == {name: (measured / name).read_bytes() for name in kept}
+    written = Settings.load(measured / "config.yaml").config
+    assert (written.tree.groups, written.trainer["max_epochs"]) == ([1, 2, 2, 3], 2)
+
+
+def test_what_a_phase_has_used_is_fixed_and_the_key_is_named(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, command = continued(finished, "phases")
+    before = (run / "config.yaml").read_text()
+    for argument, expected in (
+        ("--tree.groups=null", "tree.groups=[1, 1, 2, 4], this one has tree.groups=None"),
+        ("--data.augmentation=null", "data.augmentation.flip=0.5, this one has data.augmentation.flip=None"),
+        ("--trainer.max_epochs=5", "trainer.max_epochs=3, this one has trainer.max_epochs=5"),
+        ("--method=shared", "method='branched', this one has method='shared'"),
+    ):
+        assert main([*command, argument]) == 2
+        error = capsys.readouterr().err
+        assert expected in error
+        assert error.count("\n") == 1
+    assert (run / "config.yaml").read_text() == before
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.unlink()
+    assert main([*command, "--tree.groups=[1,1,1,1]"]) == 2  # planned already
+    assert "tree.groups=[1, 1, 2, 4]" in capsys.readouterr().err
+    assert main([*command, "--trainer.max_epochs=1"]) == 0
+    assert Settings.load(run / "config.yaml").config.trainer["max_epochs"] == 1
+
+
+def test_config_yaml_is_the_whole_configuration(finished: Path) -> None:
+    content = yaml.safe_load((run_of(finished) / "config.yaml").read_text())
+    assert content["reference"] is None
+    assert content["tree"] == {"groups": [1, 1, 2, 4], "budget": None, "budget_params": None, "levels": None}
+    assert set(content) == set(RunConfig.__dataclass_fields__)
 
 
 def test_images_whose_results_would_overwrite_each_other(

@@ -187,3 +187,17 @@ def test_tasks_come_back_with_their_arguments(tmp_path: Path) -> None:
     loaded = bt.MultiTaskModel.from_pretrained(tmp_path / "out", backbone_checkpoint=weights_file(tmp_path))
     assert [vars(task) for task in loaded.tasks.values()] == [vars(task) for task in tasks()]
     assert [type(task) for task in loaded.tasks.values()] == [type(task) for task in tasks()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tag"),
+    [
+        ({}, "lora"),
+        ({"adapter": None, "tree": None}, "decoders-only"),
+        ({"adapter": None, "tree": None, "extras": ["norms"]}, "partial-fine-tuning"),
+        ({"adapter": None, "tree": None, "train_backbone": True}, "full-fine-tuning"),
+    ],
+)
+def test_the_card_is_tagged_with_what_was_trained(arguments: dict[str, Any], tag: str, tmp_path: Path) -> None:
+    model_on(swin(tmp_path), **arguments).save_pretrained(tmp_path / "out")
+    assert f"tags: [multi-task-learning, {tag}]" in (tmp_path / "out" / "README.md").read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,21 @@ def test_one_task_and_one_image(tmp_path: Path) -> None:
     assert Results.load(run / "results.json").metrics["depth"]["rmse"] > 0
 
 
+def test_one_task_branched(tmp_path: Path) -> None:
+    only = "--tasks={depth: {class_path: branchtune.Depth, init_args: {name: depth}}}"
+    run = fit(write_config(tmp_path), "one", only, "--tree.groups=[1,1,1,1]", "--trainer.max_epochs=1")
+    results = Results.load(run / "results.json")
+    assert results.groups == [1, 1, 1, 1]
+    assert results.parameters["adapters"] > 0
+
+
+def test_one_image_branched_by_hand(tmp_path: Path) -> None:
+    chain = "[[depth,edge,normals,semseg]]"
+    arguments = ["--tree.groups=null", f"--tree.levels=[{','.join([chain] * 4)}]", "--trainer.max_epochs=1"]
+    run = fit(write_config(tmp_path), "one", *arguments, "--data.train_size=1")
+    assert not (run / "affinity.json").exists()
+
+
 def scores(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     """Let the epochs have these validation scores."""
     left = list(values)
@@ -248,3 +265,16 @@ def test_clipping_and_accumulation_mean_the_same_in_both_modes(tmp_path: Path) -
     first, second = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (automatic, manual))
     for name, value in first.items():
         torch.testing.assert_close(value, second[name], rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_the_csv_logger_gets_the_losses_of_every_task(tmp_path: Path) -> None:
+    arguments = ["--method=shared", "--loggers=[CSVLogger]", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
+    run = fit(write_config(tmp_path), "csv", *arguments)
+    (file,) = (run / "logs").rglob("metrics.csv")
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    for task in ("semseg", "depth", "normals", "edge"):
+        for kind in ("train_loss", "val_loss"):
+            logged = [float(row[f"{kind}/{task}"]) for row in rows if row.get(f"{kind}/{task}")]
+            assert len(logged) == 2
+            assert all(math.isfinite(value) for value in logged)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
+from pathlib import PureWindowsPath
 from typing import Any, Literal
 
 from branchtune.adapters.adapter import Adapter
@@ -195,6 +197,10 @@ class RunConfig:
                 raise UserError(f"tasks.{name} has the name {task.name!r}: key and name must be the same")
         if not self.name:
             raise UserError("name is empty: a run needs one, its directory is output/name")
+        if any(part in ("", ".", "..") for part in re.split(r"[/\\]", self.name)) or PureWindowsPath(self.name).drive:
+            raise UserError(
+                f"name={self.name!r} leaves output: give a relative path without '..', such as demo/branched"
+            )
         _check_least("", self, seed=0, early_stopping=1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,14 @@ class Advance(Protocol):
     def __call__(self, detail: str = "", /) -> None: ...
 
 
+class _Console(Console):
+    """Whose reader may go away (`| head`): rich would end the process, here the command line decides."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 class Reporter:
     """Where messages and progress of a run go.
 
@@ -30,7 +40,7 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or _Console(highlight=False, soft_wrap=True)
         self.quiet = quiet
         self.bars = self.console.is_terminal and not quiet
 
@@ -75,5 +85,10 @@ class Reporter:
                 left = timedelta(seconds=round((now - start) / done * (total - done)))
                 self.say(f"{title}: {done} of {total}{', ' if detail else ''}{detail}, {left} left")
 
-        yield advance
+        try:
+            yield advance
+        except BaseException:
+            if done:
+                self.say(f"{title}: stopped after {done} of {total}")
+            raise
         self.say(f"{title}: {done} of {total} in {time.monotonic() - start:.1f} s")

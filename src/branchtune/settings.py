@@ -71,10 +71,10 @@ class Settings:
         namespace = copy.deepcopy(self._namespace)
         namespace.pop("config", None)
         with _quiet_dump():
-            return self._parser.dump(namespace)
+            return self._parser.dump(namespace, skip_unset=False)
 
     def flat(self) -> dict[str, Any]:
-        """Every leaf by its dotted key."""
+        """Every leaf by its dotted key; see `flatten`."""
         return flatten(yaml.safe_load(self.text()))
 
 
@@ -122,9 +122,9 @@ def _quiet_dump() -> Iterator[None]:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries -> dotted keys."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
+    """Nested dictionaries -> dotted keys. A null or empty value is left out: it says what a missing key says."""
+    if not isinstance(value, dict):
+        return {} if value is None else {prefix: value}
     flat: dict[str, Any] = {}
     for key, item in value.items():
         flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))

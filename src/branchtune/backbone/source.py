@@ -61,7 +61,12 @@ class BackboneSource:
 
 
 def create_backbone(
-    name: str, *, pretrained: bool = True, checkpoint: str | Path | None = None, **kwargs: Any
+    name: str,
+    *,
+    pretrained: bool = True,
+    checkpoint: str | Path | None = None,
+    image_size: tuple[int, int] | None = None,
+    **kwargs: Any,
 ) -> nn.Module:
     """Create a backbone without a classifier, and note on it where it comes from (`source_of`, `report_of`).
 
@@ -70,6 +75,9 @@ def create_backbone(
             branchtune (128x128 images of procedural scenes).
         pretrained: load the published weights; False leaves them random.
         checkpoint: a local file to load instead, see `load_weights`.
+        image_size: height and width that timm's constructor gets as `img_size` where it takes that argument: position
+            embeddings and windows are made for one size. The packaged backbone and names from elsewhere (`hf-hub:`,
+            `local-dir:`) keep their own, and an `img_size` among `kwargs` goes before it.
         kwargs: the model's constructor arguments, such as `img_size=`; `num_classes` is 0 unless given.
 
     Raises:
@@ -83,7 +91,8 @@ def create_backbone(
         file = _packaged(f"{PACKAGED}.safetensors") if pretrained and checkpoint is None else checkpoint
     else:
         _check_name(name, download)
-        model, file = _build(name, download, kwargs), checkpoint
+        sized = None if name.startswith(_ELSEWHERE) else image_size
+        (model, kwargs), file = _build_sized(name, download, kwargs, sized), checkpoint
     model.branchtune_report = None if file is None else load_weights(model, file)
     elsewhere = name.startswith(_ELSEWHERE)
     model.branchtune_source = BackboneSource(
@@ -122,6 +131,25 @@ def source_of(backbone: nn.Module) -> BackboneSource | None:
 def report_of(backbone: nn.Module) -> WeightReport | None:
     """What became of every key of the file that `create_backbone` loaded; None where timm loaded the weights."""
     return getattr(backbone, "branchtune_report", None)
+
+
+def _build_sized(
+    architecture: str, pretrained: bool, kwargs: dict[str, Any], image_size: tuple[int, int] | None
+) -> tuple[Any, dict[str, Any]]:
+    """The model, made for `image_size` where its constructor takes one, and the arguments that made it."""
+    import torch
+
+    if image_size is None or "img_size" in kwargs:
+        return _build(architecture, pretrained, kwargs), kwargs
+    random_state = torch.get_rng_state()
+    sized = {"img_size": tuple(image_size), **kwargs}
+    try:
+        return _build(architecture, pretrained, sized), sized
+    except UserError as error:
+        if not isinstance(error.__cause__, TypeError):
+            raise
+    torch.set_rng_state(random_state)  # so that the weights do not depend on the attempt
+    return _build(architecture, pretrained, kwargs), kwargs
 
 
 def _build(architecture: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:

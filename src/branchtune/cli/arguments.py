@@ -18,7 +18,8 @@ def configured(command: str, text: str, argv: Sequence[str], **options: Any) -> 
         command: its name.
         text: what it does, for the help.
         argv: the arguments after the command; a first one without dashes is the configuration file.
-        options: further options of the command, as keyword arguments of `add_argument` by option name.
+        options: further options of the command, as keyword arguments of `add_argument` by option name; an
+            underscore in a name may also be typed as a dash.
 
     Returns:
         The settings, and a namespace with `quiet` and the further options.
@@ -28,7 +29,7 @@ def configured(command: str, text: str, argv: Sequence[str], **options: Any) -> 
     )
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     for name, keywords in options.items():
-        parser.add_argument(f"--{name}", **keywords)
+        parser.add_argument(*dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")), **keywords)
     arguments = list(argv)
     if arguments and not arguments[0].startswith("-"):
         arguments.insert(0, "--config")

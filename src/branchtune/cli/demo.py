@@ -14,12 +14,11 @@ configuration unless --train-all is given."""
 
 def run(argv: Sequence[str]) -> None:
     with as_file(files("branchtune") / "demo" / "scenes.yaml") as path:
-        arguments = [f"--{a[2:].replace('-', '_')}" if a == "--train-all" else a for a in argv]
         settings, options = configured(
             "demo",
             TEXT,
-            arguments if {"-h", "--help"} & set(arguments) else ["--config", str(path), *arguments],
-            train_all={"action": "store_true", "help": "train every column on this machine (also --train-all)"},
+            argv if {"-h", "--help"} & set(argv) else ["--config", str(path), *argv],
+            train_all={"action": "store_true", "help": "train every column, and the reference, on this machine"},
         )
     from branchtune.demo.demo import demo
     from branchtune.progress import Reporter

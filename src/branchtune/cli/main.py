@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from branchtune._version import __version__
 from branchtune.errors import UserError, unknown
@@ -18,6 +21,11 @@ COMMANDS = {
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images, write maps and colour pictures",
 }
+# Commands that find what an interrupted call of theirs has done.
+CONTINUING = ("demo", "fit", "affinity", "reference")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+BROKEN_PIPE_STATUS = 141  # as of a process that SIGPIPE ended
 
 
 def usage() -> str:
@@ -35,12 +43,25 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            status = _dispatch(argv)
+        finally:  # also where a parser printed its help and exits
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE_STATUS
+    return status
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
     if argv[0] in ("-V", "--version"):
         print(f"branchtune {__version__}")
         return 0
+    again = "the same command continues the run" if argv[0] in CONTINUING else ""
     try:
         if argv[0] not in COMMANDS:
             raise unknown("command", argv[0], COMMANDS)
@@ -49,13 +70,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"branchtune: {_one_line(error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        print(f"branchtune: {_of_system(error)}", file=sys.stderr)
+        print(f"branchtune: {_of_system(error, again)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("branchtune: interrupted; the same command continues the run", file=sys.stderr)
+        print(f"branchtune: interrupted{'; ' if again else ''}{again}", file=sys.stderr)
         return 130
     return 0
+
+
+def _discard_output() -> None:
+    """Nobody reads standard output any more: what is left to flush must not fail when Python ends."""
+    with suppress(OSError, ValueError):  # a stream without descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: Exception) -> str:
@@ -64,12 +93,14 @@ def _one_line(error: Exception) -> str:
     return " ".join((text.rpartition("UserError: ")[2] if text.startswith("Caught UserError") else text).split())
 
 
-def _of_system(error: OSError) -> str:
+def _of_system(error: OSError, again: str) -> str:
     """A full disk, or a file without permission, where nothing nearer to it knows what to say."""
-    where = f"{error.filename}: " if error.filename else ""
-    return (
-        f"{where}{error.strerror or _one_line(error)}; free space or permissions there, then the same command continues"
-    )
+    parts = [f"{error.filename}: " if error.filename else "", error.strerror or _one_line(error)]
+    advice = {
+        **dict.fromkeys(NO_SPACE, "free some space there"),
+        **dict.fromkeys(NO_PERMISSION, "give yourself permission there"),
+    }.get(error.errno or 0, "")
+    return "".join(parts) + "".join(f"; {text}" for text in (advice, again) if text)
 
 
 def entry() -> None:

@@ -44,7 +44,7 @@ def make_dataset(
     if config.root is None:
         raise UserError("data.root is not set: give the folder of the NYUD_MT package (--data.root FOLDER)")
     augmentation = config.augmentation if split == "train" else None
-    dataset = NYUD(
+    return NYUD(
         config.root,
         "train" if split == "train" else "val",
         tasks,
@@ -54,9 +54,8 @@ def make_dataset(
         augmentation=augmentation,
         seed=seed,
         cache=config.cache,
+        limit=limits[split],
     )
-    dataset.ids = dataset.ids[: limits[split]]
-    return dataset
 
 
 def _scenes(
@@ -69,28 +68,29 @@ def _scenes(
 ) -> SampleSource:
     if count is None:
         raise UserError(f"data.{split}_size is not set: say how many scenes to render")
+    from branchtune.data.scenes import DENSE_LABELS
+
+    names = tuple(task.name for task in tasks)
     height, width = config.image_size
-    return _rendered(split, count, (height, width), config.seed, tuple(t.name for t in tasks), tuple(mean), tuple(std))
+    labels = DENSE_LABELS if set(names) <= set(DENSE_LABELS) else names
+    return _rendered(split, count, (height, width), config.seed, labels, tuple(mean), tuple(std))
 
 
-@lru_cache(maxsize=8)
+# The splits of one run: those of the run before it in the same process are dropped unless they are the same.
+@lru_cache(maxsize=3)
 def _rendered(
     split: str,
     count: int,
     size: tuple[int, int],
     seed: int,
-    names: tuple[str, ...],
+    labels: tuple[str, ...],
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> SampleSource:
     """Scenes with all dense labels: runs of one process share what was rendered, whatever their tasks."""
-    from branchtune.data.scenes import DENSE_LABELS, Scenes
+    from branchtune.data.scenes import Scenes
 
-    if not set(names) <= set(DENSE_LABELS):
-        return Scenes(split, count, size, seed=seed, tasks=names, mean=mean, std=std)
-    if names != DENSE_LABELS:
-        return _rendered(split, count, size, seed, DENSE_LABELS, mean, std)
-    return Scenes(split, count, size, seed=seed, mean=mean, std=std)
+    return Scenes(split, count, size, seed=seed, tasks=labels, mean=mean, std=std)
 
 
 def prepare(dataset: SampleSource, reporter: Reporter, title: str) -> None:

@@ -18,6 +18,7 @@ from branchtune.data.decoding import read_array, read_image, read_label_image
 from branchtune.data.sampling import sample_generator
 from branchtune.data.transforms import Sample, Transform
 from branchtune.errors import UserError, unknown
+from branchtune.tasks.targets import MAX_DEPTH
 from branchtune.tasks.task import TargetKind, Task
 
 SPLITS = ("train", "val")
@@ -35,6 +36,9 @@ def _segmentation(path: Path, channels: int) -> np.ndarray:
 
 def _depth(path: Path, channels: int) -> np.ndarray:
     metres = _floats(path, "[H, W]", 2)
+    far = metres[np.isfinite(metres) & (metres >= MAX_DEPTH)]
+    if far.size:
+        raise UserError(f"{path}: value {far[0]:g}, expected metres below {MAX_DEPTH:g} (0 or NaN where unknown)")
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(np.nan))
 
 
@@ -111,6 +115,7 @@ class NYUD(Dataset[Sample]):
         seed: with the epoch and the index, of the augmentation.
         cache: keep every decoded sample at its file's size in memory, in each worker process: 1.6 MB for
             240x320 pixels with all four labels.
+        limit: keep only so many samples, the first ones of the split; None keeps all.
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class NYUD(Dataset[Sample]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         cache: bool = False,
+        limit: int | None = None,
     ) -> None:
         self.root = Path(root)
         if split not in SPLITS:
@@ -134,7 +140,7 @@ class NYUD(Dataset[Sample]):
             _check_task(task)
         self.transform = Transform({t.name: t.target_kind for t in tasks}, image_size, mean, std, augmentation)
         self.seed = seed
-        self.ids = _read_split(self.root, split)
+        self.ids = _read_split(self.root, split)[:limit]
         self._check_files(split)
         self._cache: dict[int, Sample] | None = {} if cache else None
 

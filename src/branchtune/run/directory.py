@@ -14,6 +14,14 @@ from branchtune.settings import Settings, flatten
 
 # Keys that cannot change a run's numbers: another value continues the run.
 FREE_KEYS = ("output", "data.workers", "data.cache", "loggers")
+# Keys that only a later phase reads, and the files whose presence says that it has begun.
+LAST_CHECKPOINT = "checkpoints/last.ckpt"
+PHASE_KEYS = {
+    ("tree",): ("tree.json", LAST_CHECKPOINT),
+    ("method", "extras", "trainer", "optimizer", "schedule", "early_stopping", "evaluate", "reference"): (
+        LAST_CHECKPOINT,
+    ),
+}
 
 
 class RunDirectory:
@@ -35,27 +43,36 @@ class RunDirectory:
             self._check_same(self.path / "config.yaml")
 
     def create(self) -> None:
-        """Begin the run, unless it is being continued.
+        """Begin the run, or continue it; keys of phases that had not begun take the new values.
 
         Raises:
-            UserError: the directory cannot be written.
+            UserError: the directory cannot be written, or holds a run of another configuration.
         """
-        if not self.has("config.yaml"):
-            write_text(self.path / "config.yaml", self.settings.text())
+        known = self.path / "config.yaml"
+        if not known.exists() or any(key not in FREE_KEYS for key in self._check_same(known)):
+            write_text(known, self.settings.text())
 
-    def _check_same(self, known: Path) -> None:
+    def _check_same(self, known: Path) -> list[str]:
+        """The keys that differ from those of the run; a `UserError` where one of them may not."""
         try:
             old = flatten(yaml.safe_load(known.read_text(encoding="utf-8")))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{known} is damaged: delete {self.path} or choose another --name") from error
         new = self.settings.flat()
-        for key in sorted({*old, *new}):
-            if key in FREE_KEYS or old.get(key) == new.get(key):
-                continue
-            raise UserError(
-                f"{self.path} holds a run with {key}={old.get(key)!r}, this one has {key}={new.get(key)!r}: "
-                "choose another --name, or delete the directory"
-            )
+        differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        for key in differing:
+            if not self._free(key):
+                raise UserError(
+                    f"{self.path} holds a run with {key}={old.get(key)!r}, this one has {key}={new.get(key)!r}: "
+                    "choose another --name, or delete the directory"
+                )
+        return differing
+
+    def _free(self, key: str) -> bool:
+        """Whether another value of `key` leaves everything as it is that the run has done so far."""
+        section = key.partition(".")[0]
+        begun = next((files for keys, files in PHASE_KEYS.items() if section in keys), None)
+        return key in FREE_KEYS or (begun is not None and not any(map(self.has, begun)))
 
     def has(self, name: str) -> bool:
         return (self.path / name).exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.planning import describe_plan
 from branchtune.progress import Advance, Reporter
 from branchtune.run.directory import RunDirectory
+from branchtune.run.lock import locked
 from branchtune.run.manifest import manifest
 from branchtune.run.results import Results, measure_cost
 from branchtune.run.workbench import Workbench
@@ -53,8 +56,8 @@ def fit(settings: Settings, reporter: Reporter, decoders_from: Path | None = Non
 def measure(settings: Settings, reporter: Reporter) -> Affinity:
     """The first two phases of `fit`: fitted decoders and affinity, kept in the run directory."""
     phases = _Fit(settings, RunDirectory(settings), reporter)
-    phases.start(plans=False)
-    return phases.affinity()
+    with phases.started(plans=False):
+        return phases.affinity()
 
 
 def _try_out(settings: Settings, reporter: Reporter) -> Results:
@@ -86,7 +89,10 @@ class _Fit:
         self.bench = Workbench(self.config, reporter)
 
     def run_all(self, decoders_from: Path | None) -> Results:
-        self.start(plans=True)
+        with self.started(plans=True):
+            return self._run_phases(decoders_from)
+
+    def _run_phases(self, decoders_from: Path | None) -> Results:
         if decoders_from is not None and not self.run.has("decoders.safetensors"):
             write_bytes(self.run.file("decoders.safetensors"), (decoders_from / "decoders.safetensors").read_bytes())
         tree = self.tree() if self.config.method == "branched" else None
@@ -107,14 +113,17 @@ class _Fit:
         )
         return self.finish(model, seconds)
 
-    def start(self, plans: bool) -> None:
-        """Check everything, then begin or continue the run directory."""
+    @contextmanager
+    def started(self, plans: bool) -> Iterator[None]:
+        """Check everything, then begin or continue the run directory, which is ours until the block ends."""
         self.bench.check(plans)
         content = manifest(self.bench)
-        if self.run.has("manifest.json"):
-            _check_same_weights(self.run.read("manifest.json"), content)
-        self.run.create()
-        self.run.write("manifest.json", content)
+        with locked(self.run.path):
+            if self.run.has("manifest.json"):
+                _check_same_weights(self.run.read("manifest.json"), content)
+            self.run.create()
+            self.run.write("manifest.json", content)
+            yield
 
     def decoders(self) -> dict[str, torch.Tensor]:
         """Decoders fitted on the frozen backbone."""

@@ -16,6 +16,7 @@ from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
 from branchtune.decoders.resample import resize
 from branchtune.errors import UserError, unknown
+from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.report.colour import picture
 from branchtune.run.finished import load_model, load_settings
@@ -51,11 +52,28 @@ def predict(run: Path, images: Sequence[Path], out: Path, tasks: Sequence[str] |
                 skipped.append(str(error))
             else:
                 sample = transform({"id": path.stem, "image": pixels}, np.random.default_rng(0))
-                outputs = model(sample["image"][None].to(bench.device), tasks)
-                for name, output in outputs.items():
-                    _write(out, path.stem, model.tasks[name], output.float().cpu(), (pixels.shape[1], pixels.shape[2]))
+                image = sample["image"][None].to(bench.device)
+                for name, output in _outputs(model, image, tasks, (pixels.shape[1], pixels.shape[2])).items():
+                    _write(out, path.stem, model.tasks[name], output.cpu())
             advance()
     return skipped
+
+
+def _outputs(
+    model: MultiTaskModel, image: Tensor, tasks: Sequence[str] | None, size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """What the model returns for one image `[1, 3, h, w]`, with maps at `size`: `[C, *size]`, or `[C]`.
+
+    Maps are resized before they are activated, so that normals are of unit length at the new size too, and an
+    activation of a user's own is applied once.
+    """
+    wanted = list(model.tasks) if tasks is None else list(tasks)
+    features = model.backbone(image, wanted, {})
+    outputs = {}
+    for name in wanted:
+        task, raw = model.tasks[name], model.decoders[name](features[name], (image.shape[2], image.shape[3]))
+        outputs[name] = task.activate(resize(raw, size) if task.dense else raw)[0].float()
+    return outputs
 
 
 def _check_names(images: Sequence[Path]) -> None:
@@ -74,8 +92,7 @@ def _make_folder(out: Path) -> None:
         raise UserError(f"cannot write to {out}: {error.strerror}, choose another folder with --out") from error
 
 
-def _write(out: Path, stem: str, task: Task, output: Tensor, size: tuple[int, int]) -> None:
-    value = task.activate(resize(output, size))[0] if task.dense else output[0]
+def _write(out: Path, stem: str, task: Task, value: Tensor) -> None:
     array = io.BytesIO()
     np.save(array, value.numpy())
     write_bytes(out / f"{stem}.{task.name}.npy", array.getvalue())

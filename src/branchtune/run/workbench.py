@@ -50,29 +50,16 @@ class Workbench:
     @cached_property
     def backbone(self) -> nn.Module:
         wanted = self.config.backbone
-        torch.manual_seed(self.config.seed)
-        backbone = create_backbone(
-            wanted.name,
-            pretrained=wanted.pretrained,
-            checkpoint=wanted.checkpoint,
-            **self._size_arguments(),
-            **wanted.kwargs,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.config.seed)
+            backbone = create_backbone(
+                wanted.name,
+                pretrained=wanted.pretrained,
+                checkpoint=wanted.checkpoint,
+                image_size=self.config.data.image_size,
+                **wanted.kwargs,
+            )
         return backbone.to(self.device)
-
-    def _size_arguments(self) -> dict[str, Any]:
-        """`img_size` where timm's constructor knows it: position embeddings and windows are made for one size."""
-        import inspect
-
-        import timm
-
-        name = self.config.backbone.name.partition(".")[0]
-        if "img_size" in self.config.backbone.kwargs or name not in timm.list_models():
-            return {}
-        entrypoint = timm.model_entrypoint(name)
-        module = inspect.getmodule(entrypoint)
-        source = inspect.getsource(module) if module else ""
-        return {"img_size": tuple(self.config.data.image_size)} if "img_size" in source else {}
 
     @cached_property
     def spec(self) -> BackboneSpec:
@@ -103,8 +90,12 @@ class Workbench:
 
         build_trainer(self.config, self.device, [], Path(self.config.output) / self.config.name)
         _ = self.reference
-        for split in ("train", "val", self.test_split):
-            self._open(split)
+        sizes = {split: len(self._open(split)) for split in ("train", "val", self.test_split)}
+        if sizes["train"] < 2 and (not plans or (self.config.method == "branched" and self.config.tree.levels is None)):
+            raise UserError(
+                f"{sizes['train']} training image: affinity compares the gradients of different ones, give at least 2 "
+                "(data.train_size), a tree by hand (tree.levels), or a method without a planned tree"
+            )
         tree = None
         if self.config.method == "branched":
             unrelated = Affinity.from_matrix(self.names, np.eye(len(self.names)), self.spec)

@@ -40,7 +40,7 @@ def model_card(model: MultiTaskModel, config: ModelConfig, name: str) -> str:
         name: of the folder.
     """
     return _TEMPLATE.format(
-        kind="full-fine-tuning" if model.adapter is None else type(model.adapter).__name__.lower(),
+        kind=_kind(model),
         tasks=", ".join(model.tasks),
         backbone=model.spec.name,
         tree=model.tree,
@@ -49,6 +49,15 @@ def model_card(model: MultiTaskModel, config: ModelConfig, name: str) -> str:
         first=next(iter(model.tasks)),
         notes="\n\n".join(_notes(model, config)),
     )
+
+
+def _kind(model: MultiTaskModel) -> str:
+    """What was trained, as a tag."""
+    if model.backbone.train_backbone:
+        return "full-fine-tuning"
+    if model.adapter is not None:
+        return type(model.adapter).__name__.lower()
+    return "partial-fine-tuning" if model.extras else "decoders-only"
 
 
 def _backbone_argument(config: ModelConfig) -> str:

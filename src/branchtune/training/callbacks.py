@@ -44,15 +44,14 @@ class EpochProgress(L.Callback):
         self._advance(f"epoch {trainer.current_epoch + 1}{limit}")
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._close()
+        if self._step is not None:
+            step, self._step = self._step, None
+            step.__exit__(None, None, None)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
         if self._step is not None:
-            self._step.__exit__(None, None, None)
-            self._step = None
+            step, self._step = self._step, None
+            step.__exit__(type(exception), exception, exception.__traceback__)
 
 
 def _batches_left(trainer: L.Trainer, module: Any) -> int:

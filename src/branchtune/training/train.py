@@ -21,7 +21,7 @@ from branchtune.progress import Reporter
 from branchtune.training.callbacks import EpochProgress, MetricsTable, StopEarly
 from branchtune.training.checkpoint_io import read_checkpoint
 from branchtune.training.module import MultiTaskModule, check_checkpoint
-from branchtune.training.trainer import MANUAL_KEYS, build_trainer
+from branchtune.training.trainer import MANUAL_KEYS, build_trainer, quiet_lightning
 
 EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # a choice here: small data sets are cached in the training process
@@ -73,7 +73,7 @@ def train(
     ]
     if config.early_stopping is not None:
         callbacks.insert(0, StopEarly(config.early_stopping))
-    with warnings.catch_warnings():
+    with quiet_lightning(), warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         trainer = build_trainer(config, device, callbacks, directory)

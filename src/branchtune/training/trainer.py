@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,12 @@ MANUAL_KEYS = ("gradient_clip_val", "accumulate_grad_batches")
 def build_trainer(
     config: RunConfig, device: torch.device, callbacks: Sequence[L.Callback], directory: Path
 ) -> L.Trainer:
-    """The Trainer; its log lines below warnings are silenced. Nothing is written before it fits.
+    """The Trainer. Nothing is written before it fits.
 
     Raises:
         UserError: a key or a value that does not exist, would fail later or silently do nothing, or is the run's own.
     """
     _check_keys(config)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     arguments: dict[str, Any] = {
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -60,11 +59,25 @@ def build_trainer(
     if config.optimizer.per_task_gradients:
         arguments = {key: value for key, value in arguments.items() if key not in MANUAL_KEYS}
     try:
-        with warnings.catch_warnings():
+        with quiet_lightning(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
             return L.Trainer(**arguments)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Inside, Lightning's log lines below warnings are silenced."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check_keys(config: RunConfig) -> None:

@@ -1,0 +1,55 @@
+"""`predict`: activated once, at the image's size, for tasks of the package and of a user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from branchtune.cli.main import main
+from branchtune.model import MultiTaskModel
+from tiny_run import write_config
+
+TASKS = """--tasks={
+  depth: {class_path: own_tasks.PositiveDepth, init_args: {name: depth}},
+  normals: {class_path: branchtune.Normals, init_args: {name: normals}},
+}"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a user's own task and normals."""
+    config = write_config(tmp_path_factory.mktemp("predict"))
+    arguments = [TASKS, "--method=full", "--trainer.max_epochs=1", "--name=own", "--quiet"]
+    assert main(["fit", str(config), *arguments]) == 0
+    return config.parent / "runs" / "own"
+
+
+def predicted(run: Path, folder: Path, size: tuple[int, int]) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
+    """What `predict` writes for an image of `size`, and what the model returns for the same pixels."""
+    pixels = np.random.default_rng(1).integers(256, size=(*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "image.png")
+    assert main(["predict", str(run), str(folder / "image.png"), "-o", str(folder / "out"), "--quiet"]) == 0
+    arrays = {name: np.load(folder / "out" / f"image.{name}.npy") for name in ("depth", "normals")}
+    model = MultiTaskModel.from_pretrained(run / "model")
+    cfg = model.backbone.frozen.pretrained_cfg
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        return arrays, model(((image - mean) / std)[None]) if size == (32, 32) else {}
+
+
+def test_it_is_what_the_loaded_model_returns(run: Path, tmp_path: Path) -> None:
+    arrays, outputs = predicted(run, tmp_path, (32, 32))
+    for name, array in arrays.items():
+        np.testing.assert_allclose(array, outputs[name][0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_normals_have_unit_length_and_depth_is_activated_at_another_size(run: Path, tmp_path: Path) -> None:
+    arrays, _ = predicted(run, tmp_path, (48, 80))
+    assert arrays["depth"].shape == (1, 48, 80)
+    assert (arrays["depth"] > 0).all()
+    np.testing.assert_allclose(np.linalg.norm(arrays["normals"], axis=0), 1, atol=1e-5)
