@@ -85,7 +85,6 @@ def test_commands_used_wrongly(
         ("--data.augmentation.flop=1", "did you mean 'flip'"),
         ("--data.augmentation.flip=3", "augmentation flip=3.0: a probability"),
         ("--adapter=branchtune.LoRa", "did you mean 'branchtune.LoRA'"),
-        ("--adapter=Bottleneck", "write branchtune.Bottleneck"),
         ("--optimizer=AdaTsk", "did you mean 'branchtune.AdaTask'"),
         ("--method=brached", "method: Expected one of 'branched'"),
         ("--tree.groups=[1,a]", "tree.groups: Expected a int. Got value: a"),
@@ -325,3 +324,13 @@ def test_both_spellings_of_an_option_are_taken(capsys: pytest.CaptureFixture[str
             main(["demo", option, "--print_config"])
         assert stop.value.code == 0
         assert "train_all: true" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argument", ["--adapter=Bottleneck", "--decoder=HRNetDecoder", "--optimizer=AdaTask"])
+def test_families_may_be_named_without_their_module(
+    argument: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", str(config), argument, "--print_config"])
+    assert stop.value.code == 0
+    assert f"class_path: branchtune.{argument.partition('=')[2]}" in capsys.readouterr().out

@@ -9,15 +9,21 @@ from pathlib import PureWindowsPath
 from typing import Any, Literal
 
 from branchtune.adapters.adapter import Adapter
+from branchtune.adapters.bottleneck import Bottleneck
 from branchtune.adapters.lora import LoRA
 from branchtune.data.augmentation import Augmentation
 from branchtune.decoders.decoder import Decoder
+from branchtune.decoders.hrnet import HRNetDecoder
 from branchtune.decoders.light import LightDecoder
 from branchtune.errors import UserError
 from branchtune.tasks.task import Task
+from branchtune.training.adatask import AdaTask
 from branchtune.training.schedule import Schedule
 from branchtune.training.task_optimizer import TaskOptimizer
 from branchtune.training.weighted_sum import WeightedSum
+
+# A class that is imported may be named without its module: --adapter=Bottleneck.
+FAMILIES = (LoRA, Bottleneck, LightDecoder, HRNetDecoder, WeightedSum, AdaTask)
 
 Method = Literal["branched", "shared", "separate", "decoders", "full"]
 
