@@ -13,8 +13,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from branchtune.errors import UserError
-from branchtune.evaluation.disk import disk_max
-from branchtune.evaluation.edge_f import BestEdgeF
+from branchtune.metrics.disk import disk_max
+from branchtune.metrics.edge_f import BestEdgeF
 
 
 def within(mask: np.ndarray, radius: float) -> np.ndarray:

@@ -14,11 +14,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from branchtune.errors import UserError
-from branchtune.evaluation.edge_f import BestEdgeF
-from branchtune.evaluation.edge_matching import THRESHOLDS, MatchedEdgeF, average_precision
-from branchtune.evaluation.matching import count_matches
-from branchtune.evaluation.ridges import keep_ridges
-from branchtune.evaluation.thinning import thin
+from branchtune.metrics.edge_f import BestEdgeF
+from branchtune.metrics.edge_matching import THRESHOLDS, MatchedEdgeF, average_precision
+from branchtune.metrics.matching import count_matches
+from branchtune.metrics.ridges import keep_ridges
+from branchtune.metrics.thinning import thin
 from branchtune.tasks.edges import Edges
 
 NAN = float("nan")

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import mean_absolute_percentage_error
 
-from branchtune.evaluation.accuracy import TopOneAccuracy
-from branchtune.evaluation.angle_distribution import AngleDistribution
-from branchtune.evaluation.angular_error import MeanAngularError
-from branchtune.evaluation.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
-from branchtune.evaluation.mean_iou import MeanIoU
-from branchtune.evaluation.rmse import RMSE
-from branchtune.evaluation.saliency_f import MaxF
-from branchtune.evaluation.saliency_iou import MaxIoU
+from branchtune.metrics.accuracy import TopOneAccuracy
+from branchtune.metrics.angle_distribution import AngleDistribution
+from branchtune.metrics.angular_error import MeanAngularError
+from branchtune.metrics.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
+from branchtune.metrics.mean_iou import MeanIoU
+from branchtune.metrics.rmse import RMSE
+from branchtune.metrics.saliency_f import MaxF
+from branchtune.metrics.saliency_iou import MaxIoU
 
 NAN = float("nan")
 
@@ -146,7 +146,7 @@ def test_a_share_counts_what_is_strictly_below_its_limit() -> None:
     for limit in (90.0, 90.001):
         metric.reset()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("branchtune.evaluation.angle_distribution.LIMITS", (0.0, 1.0, limit))
+            patch.setattr("branchtune.metrics.angle_distribution.LIMITS", (0.0, 1.0, limit))
             metric.update(ninety, truth)
         assert metric.within.tolist() == [0, 0, int(limit > 90)]
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from branchtune.evaluation.accuracy import TopOneAccuracy
-from branchtune.evaluation.angle_distribution import AngleDistribution
-from branchtune.evaluation.angular_error import MeanAngularError
-from branchtune.evaluation.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
-from branchtune.evaluation.edge_f import BestEdgeF
-from branchtune.evaluation.edge_matching import MatchedEdgeF
-from branchtune.evaluation.mean_iou import MeanIoU
-from branchtune.evaluation.rmse import RMSE
-from branchtune.evaluation.saliency_f import MaxF
-from branchtune.evaluation.saliency_iou import MaxIoU
-from branchtune.evaluation.streaming import StreamingMetric
+from branchtune.metrics.accuracy import TopOneAccuracy
+from branchtune.metrics.angle_distribution import AngleDistribution
+from branchtune.metrics.angular_error import MeanAngularError
+from branchtune.metrics.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
+from branchtune.metrics.edge_f import BestEdgeF
+from branchtune.metrics.edge_matching import MatchedEdgeF
+from branchtune.metrics.mean_iou import MeanIoU
+from branchtune.metrics.rmse import RMSE
+from branchtune.metrics.saliency_f import MaxF
+from branchtune.metrics.saliency_iou import MaxIoU
+from branchtune.metrics.streaming import StreamingMetric
 
 SAMPLES, H, W = 6, 5, 7
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from branchtune.errors import UserError
-from branchtune.evaluation.streaming import StreamingMean
+from branchtune.metrics.streaming import StreamingMean
 from branchtune.tasks.masked import masked_l1
 from branchtune.tasks.task import Task
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from branchtune.errors import UserError
-from branchtune.evaluation.mean_iou import MeanIoU
+from branchtune.ignored import IGNORED_CLASS
+from branchtune.metrics.mean_iou import MeanIoU
 from branchtune.scalars import whole
 from branchtune.tasks.masked import full_precision
-from branchtune.tasks.targets import IGNORED_CLASS
 from branchtune.tasks.task import TargetKind, Task
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from branchtune.errors import UserError
-from branchtune.evaluation.accuracy import TopOneAccuracy
+from branchtune.ignored import IGNORED_LABEL
+from branchtune.metrics.accuracy import TopOneAccuracy
 from branchtune.scalars import whole
 from branchtune.tasks.masked import full_precision
-from branchtune.tasks.targets import IGNORED_LABEL
 from branchtune.tasks.task import TargetKind, Task
 
 

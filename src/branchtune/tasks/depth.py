@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 from torchmetrics import Metric
 
-from branchtune.evaluation.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
+from branchtune.metrics.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
 from branchtune.tasks.masked import masked_l1
 from branchtune.tasks.task import TargetKind, Task
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from branchtune.errors import UserError
-from branchtune.evaluation.edge_f import BestEdgeF
-from branchtune.evaluation.edge_matching import MatchedEdgeF
+from branchtune.metrics.edge_f import BestEdgeF
+from branchtune.metrics.edge_matching import MatchedEdgeF
 from branchtune.scalars import real
 from branchtune.tasks.balanced_bce import balanced_bce
 from branchtune.tasks.task import TargetKind, Task

@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 from torchmetrics import Metric
 
-from branchtune.evaluation.angle_distribution import AngleDistribution
-from branchtune.evaluation.angular_error import MeanAngularError
+from branchtune.metrics.angle_distribution import AngleDistribution
+from branchtune.metrics.angular_error import MeanAngularError
 from branchtune.tasks.masked import full_precision, masked_l1
 from branchtune.tasks.targets import valid_elements
 from branchtune.tasks.task import TargetKind, Task

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from branchtune.evaluation.rmse import RMSE
+from branchtune.metrics.rmse import RMSE
 from branchtune.scalars import whole
 from branchtune.tasks.masked import check_same_shape, full_precision, masked, masked_mean
 from branchtune.tasks.task import TargetKind, Task

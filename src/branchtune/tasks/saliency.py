@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 from torchmetrics import Metric
 
-from branchtune.evaluation.saliency_f import MaxF
-from branchtune.evaluation.saliency_iou import MaxIoU
+from branchtune.metrics.saliency_f import MaxF
+from branchtune.metrics.saliency_iou import MaxIoU
 from branchtune.tasks.balanced_bce import balanced_bce
 from branchtune.tasks.task import TargetKind, Task
 

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from branchtune.errors import UserError
+from branchtune.ignored import IGNORED_CLASS, IGNORED_LABEL
 
 if TYPE_CHECKING:
     from branchtune.tasks.task import Task
 
-IGNORED_CLASS = 255
-IGNORED_LABEL = -100
 MAX_DEPTH = 1000.0
 NORMAL_TOLERANCE = 1e-2
 

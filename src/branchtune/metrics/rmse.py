@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from branchtune.evaluation.streaming import StreamingMean
+from branchtune.metrics.streaming import StreamingMean
 
 
 class RMSE(StreamingMean):

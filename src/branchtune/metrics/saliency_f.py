@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from branchtune.evaluation.foreground import THRESHOLDS, foreground_counts
-from branchtune.evaluation.streaming import StreamingMetric
+from branchtune.metrics.foreground import THRESHOLDS, foreground_counts
+from branchtune.metrics.streaming import StreamingMetric
 
 
 class MaxF(StreamingMetric):

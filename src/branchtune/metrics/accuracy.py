@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from branchtune.evaluation.streaming import StreamingMean
-from branchtune.tasks.targets import IGNORED_LABEL
+from branchtune.ignored import IGNORED_LABEL
+from branchtune.metrics.streaming import StreamingMean
 
 
 class TopOneAccuracy(StreamingMean):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from branchtune.errors import UserError
-from branchtune.evaluation.disk import disk_max
-from branchtune.evaluation.streaming import StreamingMetric
+from branchtune.metrics.disk import disk_max
+from branchtune.metrics.streaming import StreamingMetric
 
 NUM_THRESHOLDS = 99
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from branchtune.evaluation.streaming import StreamingMetric
-from branchtune.tasks.targets import IGNORED_CLASS
+from branchtune.ignored import IGNORED_CLASS
+from branchtune.metrics.streaming import StreamingMetric
 
 
 class MeanIoU(StreamingMetric):

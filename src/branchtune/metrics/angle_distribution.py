@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from branchtune.evaluation.angular_error import angular_error
-from branchtune.evaluation.streaming import StreamingMetric
+from branchtune.metrics.angular_error import angular_error
+from branchtune.metrics.streaming import StreamingMetric
 
 LIMITS = (11.25, 22.5, 30.0)
 BINS_PER_DEGREE = 100

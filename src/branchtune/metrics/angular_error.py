@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from branchtune.evaluation.streaming import StreamingMean
+from branchtune.metrics.streaming import StreamingMean
 
 
 class MeanAngularError(StreamingMean):

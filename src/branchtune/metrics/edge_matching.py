@@ -11,11 +11,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from branchtune.errors import UserError
-from branchtune.evaluation.edge_f import NUM_THRESHOLDS
-from branchtune.evaluation.matching import count_matches
-from branchtune.evaluation.ridges import keep_ridges
-from branchtune.evaluation.streaming import StreamingMetric
-from branchtune.evaluation.thinning import thin
+from branchtune.metrics.edge_f import NUM_THRESHOLDS
+from branchtune.metrics.matching import count_matches
+from branchtune.metrics.ridges import keep_ridges
+from branchtune.metrics.streaming import StreamingMetric
+from branchtune.metrics.thinning import thin
 
 THRESHOLDS = np.arange(1, NUM_THRESHOLDS + 1) / 100
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from branchtune.evaluation.rmse import RMSE
-from branchtune.evaluation.streaming import StreamingMean
+from branchtune.metrics.rmse import RMSE
+from branchtune.metrics.streaming import StreamingMean
 
 SMALLEST_DEPTH = 1e-9
 

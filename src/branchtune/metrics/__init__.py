@@ -1,0 +1,1 @@
+"""Streaming metrics that torchmetrics lacks, written from their definitions; one file each."""
