@@ -13,7 +13,7 @@ from branchtune.errors import UserError
 from branchtune.settings import Settings, flatten
 
 # Keys that cannot change a run's numbers: another value continues the run.
-FREE_KEYS = ("output", "data.workers", "data.cache", "loggers")
+FREE_KEYS = ("output", "data.workers", "data.pin_memory", "data.cache", "loggers")
 
 
 class RunDirectory:
