@@ -160,6 +160,11 @@ class Declaration:
     image: str = "image"
     id: str | None = None
 
+    @property
+    def class_names(self) -> dict[str, list[str]]:
+        """Of the labels that list them."""
+        return {name: label.num_classes for name, label in self.tasks.items() if isinstance(label.num_classes, list)}
+
 
 def read_declaration(path: Path) -> Declaration:
     """Read `dataset.yaml`, given the file or its folder.

@@ -57,6 +57,7 @@ class FolderFiles(LabelFiles):
             for name, label in declared.items()
         }
         self.image = _any(self.declaration.images, IMAGES)
+        self.class_names = self.declaration.class_names
         self.splits = tuple(self.declaration.splits)
         super().__init__(root, {name: label.channels for name, label in declared.items()} if labels is None else labels)
 

@@ -43,6 +43,7 @@ class Rows(Source):
         self.kinds = {name: label.kind for name, label in declaration.tasks.items()}
         declared = {name: label.channels for name, label in declaration.tasks.items()}
         self.labels: dict[str, int] = declared if labels is None else dict(labels)
+        self.class_names = declaration.class_names
         self._columns = {name: declaration.tasks[name].column or name for name in self.labels}
         for table in self.tables.values():
             for column in (declaration.image, *self._columns.values(), *([declaration.id] if declaration.id else [])):
@@ -89,8 +90,9 @@ class Rows(Source):
             raise UserError(f"{where}: cannot be decoded ({' '.join(str(error).split())})") from error
         image = _image(row.get(self.declaration.image), f"{where}, column {self.declaration.image!r}")
         sample: Sample = {"id": id_, "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))}
-        for name, column in self._columns.items():
-            label, cell = self.declaration.tasks[name], row.get(column)
+        for name in self.labels:
+            label, column = self.declaration.tasks[name], self._columns[name]
+            cell = row.get(column)
             if cell is None and label.partial:
                 continue
             if cell is None:

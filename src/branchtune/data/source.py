@@ -24,7 +24,9 @@ class Source(ABC):
 
     place: str
     kinds: Mapping[str, TargetKind]
-    labels: Mapping[str, int]
+    labels: dict[str, int]
+    #: of the classes, by label, where they are known
+    class_names: Mapping[str, Sequence[str]] = {}
     #: in the order in which an id that several splits list is kept: the first one has it
     split_names: ClassVar[Sequence[str]] = ("val", "test", "train")
 
@@ -52,6 +54,19 @@ class Source(ABC):
         Raises:
             UserError: a file cannot be decoded, has another size than the image, or holds a value out of range.
         """
+
+    def keep_labels(self, names: Sequence[str] | None) -> None:
+        """Read only these labels; None reads all that there are.
+
+        Raises:
+            UserError: there is no such label.
+        """
+        if names is None:
+            return
+        for name in names:
+            if name not in self.labels:
+                raise unknown("label", name, self.labels)
+        self.labels = {name: self.labels[name] for name in names}
 
     def finish(self, sample: Sample) -> Sample:
         """The last word on a transformed sample; as it is unless overridden."""
