@@ -64,6 +64,10 @@ def resized_crop(
     place = {"top": window[0], "left": window[1], "height": window[2], "width": window[3], "size": list(size)}
 
     def change(value: Tensor) -> Tensor:
+        if interpolation == "cubic" and value.dtype == torch.uint8 and not isinstance(value, LabelMap):
+            # The kernel for bytes clamps between its two passes.
+            smooth = F.resized_crop(value.float(), **place, interpolation=mode, antialias=antialias)
+            return smooth.round().clamp(0, 255).to(torch.uint8)
         changed = F.resized_crop(value, **place, interpolation=mode, antialias=antialias)
         if interpolation == "cubic" and isinstance(value, NormalMap):
             plain = value.as_subclass(Tensor).nan_to_num(0.0)
