@@ -113,6 +113,16 @@ def test_fit_skips_and_counts_it(tmp_path: Path, root: Path, case: str, capsys: 
     assert report["val"] == {"samples": 2, "skipped": 0, "problems": []}
 
 
+def test_a_run_is_not_continued_on_other_data(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, root)
+    arguments = ["fit", str(config), "--quiet", "--method=decoders", "--trainer.max_epochs=1", "--data.on_bad=skip"]
+    assert main(arguments) == 0
+    (tmp_path / "runs" / "tiny" / "results.json").unlink()
+    unlink(root)
+    assert main(arguments) == 2
+    assert "split 'train' has 3 samples, but this run began with 4" in capsys.readouterr().err
+
+
 def test_several_problems_are_all_named_and_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for spoil in (unlink, other_size, out_of_range):
         spoil(root)
