@@ -20,7 +20,9 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["fit", "affinity", "reference", "plan", "evaluate", "predict", "demo"])
+@pytest.mark.parametrize(
+    "command", ["fit", "affinity", "reference", "plan", "check-data", "evaluate", "predict", "demo"]
+)
 def test_the_help_of_a_command_imports_nothing_heavy(command: str) -> None:
     code = (
         "import sys\nfrom branchtune.cli.main import main\n"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from branchtune.config import RunConfig
 from branchtune.settings import Settings
+from nyud_tree import write_nyud_tree
+from pascal_tree import write_pascal_tree
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 
@@ -56,3 +59,42 @@ def test_every_key_is_commented(path: Path) -> None:
 def test_one_configuration_shows_every_key() -> None:
     shown = set(yaml.safe_load((CONFIGS[0].parent / "nyud_deit_tiny.yaml").read_text(encoding="utf-8")))
     assert shown == set(RunConfig.__dataclass_fields__)
+
+
+PROTOCOL = [path for path in CONFIGS if path.stem.endswith("_448")]
+MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_both_benchmarks_have_both_backbones() -> None:
+    names = [f"{data}_{backbone}_448" for data in ("nyud", "pascal") for backbone in ("pvt_v2_b2", "swin_tiny")]
+    assert [path.stem for path in PROTOCOL] == names
+
+
+@pytest.mark.parametrize("path", PROTOCOL, ids=lambda path: path.stem)
+def test_the_recipe_reads_its_package_into_valid_batches(path: Path, tmp_path: Path) -> None:
+    from branchtune.data.collate import Collate
+    from branchtune.data.loaders import make_dataset
+
+    write = write_pascal_tree if path.stem.startswith("pascal") else write_nyud_tree
+    config = Settings.load(path, [f"--data.root={write(tmp_path / 'data')}"]).config
+    tasks = list(config.tasks.values())
+    for split in ("train", "val"):
+        dataset = make_dataset(config.data, split, tasks, *MEAN_STD, config.seed)
+        batch = Collate(tasks)([dataset[index] for index in range(len(dataset))])
+        assert batch["image"].shape[1:] == (3, 448, 448)
+        assert all(task.labelled(batch[task.name]).any() for task in tasks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PROTOCOL, ids=lambda path: path.stem)
+def test_the_model_of_the_recipe_builds(path: Path) -> None:
+    from branchtune.affinity import Affinity
+    from branchtune.progress import Reporter
+    from branchtune.run.workbench import Workbench
+
+    bench = Workbench(Settings.load(path, ["--backbone.pretrained=false"]).config, Reporter(quiet=True))
+    unrelated = Affinity.from_matrix(bench.names, np.eye(len(bench.names)), bench.spec)
+    counts = bench.build(bench.plan(unrelated)).count_parameters()
+    if path.stem == "pascal_swin_tiny_448":
+        assert (counts["decoders"], counts["extras"]) == (1_946_624, 1_599_546)
+    assert counts["adapters"] > 0

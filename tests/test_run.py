@@ -434,7 +434,7 @@ def test_what_a_phase_has_used_is_fixed_and_the_key_is_named(
     before = (run / "config.yaml").read_text()
     for argument, expected in (
         ("--tree.groups=null", "tree.groups=[1, 1, 2, 4], this one has tree.groups=None"),
-        ("--data.augmentation=null", "data.augmentation.flip=0.5, this one has data.augmentation.flip=None"),
+        ("--data.augmentation.flip=0.1", "data.augmentation.flip=0.5, this one has data.augmentation.flip=0.1"),
         ("--trainer.max_epochs=5", "trainer.max_epochs=3, this one has trainer.max_epochs=5"),
         ("--method=shared", "method='branched', this one has method='shared'"),
     ):

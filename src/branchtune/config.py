@@ -11,7 +11,7 @@ from typing import Any, Literal
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.bottleneck import Bottleneck
 from branchtune.adapters.lora import LoRA
-from branchtune.data.augmentation import Augmentation
+from branchtune.data.augmentation import Augmentation, Interpolation
 from branchtune.decoders.decoder import Decoder
 from branchtune.decoders.hrnet import HRNetDecoder
 from branchtune.decoders.light import LightDecoder
@@ -52,7 +52,8 @@ class DataConfig:
     """Images and labels.
 
     Args:
-        kind: `scenes` (rendered) or `nyud` (a folder in the NYUD_MT layout).
+        kind: `scenes` (rendered), `nyud` or `pascal` (a folder in the NYUD_MT or PASCAL_MT layout), `folder` (your own
+            images and labels) or `huggingface` (a table), both declared in dataset.yaml.
         root: folder of the data set; not used by scenes.
         image_size: height and width of the network's input, in pixels.
         train_size: number of training images; required for scenes, a limit elsewhere (null: all).
@@ -62,11 +63,15 @@ class DataConfig:
         batch_size: images per step.
         eval_batch_size: images per evaluation step.
         workers: loader processes; 0 loads in the training process.
-        cache: keep decoded samples in memory.
+        pin_memory: load into page-locked memory, from which a GPU copies faster; no effect without a GPU.
+        cache: keep decoded samples in memory, in every loader process.
+        interpolation: `linear` resizes images with antialiasing; `cubic` images and normals, as in the MTLoRA protocol.
+        on_bad: `refuse` ends the run at ids listed twice or in two splits, missing and damaged files and values out of
+            range; `skip` reads everything once before the training, leaves such samples out and counts them.
         augmentation: random changes of training samples; null for none.
     """
 
-    kind: Literal["scenes", "nyud"] = "scenes"
+    kind: Literal["scenes", "nyud", "pascal", "folder", "huggingface"] = "scenes"
     root: str | None = None
     image_size: tuple[int, int] = (128, 128)
     train_size: int | None = None
@@ -76,7 +81,10 @@ class DataConfig:
     batch_size: int = 16
     eval_batch_size: int = 32
     workers: int = 0
+    pin_memory: bool = False
     cache: bool = True
+    interpolation: Interpolation = "linear"
+    on_bad: Literal["refuse", "skip"] = "refuse"
     augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:

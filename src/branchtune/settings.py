@@ -78,6 +78,16 @@ class Settings:
         return flatten(yaml.safe_load(self.text()))
 
 
+def resolved(text: str) -> dict[str, Any]:
+    """Every leaf of a stored configuration; keys that are newer than it have their defaults, which change nothing."""
+    parser = config_parser()
+    try:
+        with _quiet_dump():
+            return Settings(parser, parser.parse_string(text)).flat()
+    except ArgumentError:  # of another version: compared as it stands
+        return flatten(yaml.safe_load(text))
+
+
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Parse, with one-line errors that name the nearest valid key.
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "affinity": "only measure which tasks agree, and print the matrix",
     "plan": "choose a tree from a measured affinity, and print what it costs",
     "reference": "train the single-task models that delta_m divides by",
+    "check-data": "look through a folder of images and labels before training on it",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images, write maps and colour pictures",
 }
@@ -65,7 +66,7 @@ def _dispatch(argv: list[str]) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise unknown("command", argv[0], COMMANDS)
-        command = importlib.import_module(f"branchtune.cli.{argv[0]}")
+        command = importlib.import_module(f"branchtune.cli.{argv[0].replace('-', '_')}")
         command.run(argv[1:])
     except UserError as error:
         print(f"branchtune: {_one_line(error)}", file=sys.stderr)

@@ -35,6 +35,36 @@ def read_label_image(path: Path) -> np.ndarray:
     return np.array(image)
 
 
+def read_values_image(path: Path) -> np.ndarray:
+    """An image file that holds values: grey of 8, 16 or 32 bits or palette `[H, W]`, or RGB `[H, W, 3]`, a copy."""
+    image = _open(path)
+    if image.mode not in ("L", "P", "I", "I;16", "I;16B", "F", "RGB"):
+        raise UserError(f"{path}: image mode is {image.mode}, expected grey, palette or RGB")
+    return np.array(image)
+
+
+def read_colour_image(path: Path) -> np.ndarray:
+    """An RGB image with 8 bits a channel that holds values rather than a picture -> uint8 `[H, W, 3]`, a copy."""
+    image = _open(path)
+    if image.mode != "RGB":
+        raise UserError(f"{path}: image mode is {image.mode}, expected RGB with 8 bits a channel")
+    return np.array(image)
+
+
+def read_mat(path: Path, name: str) -> np.ndarray:
+    """One variable of a MATLAB file (version 7 or older); structures are numpy records."""
+    from scipy.io import loadmat
+
+    try:
+        with path.open("rb") as file:
+            content = loadmat(file, variable_names=[name], mat_dtype=False)
+    except Exception as error:  # scipy's readers raise whatever a damaged byte leads to
+        raise _unreadable(path, error) from error
+    if name not in content:
+        raise UserError(f"{path}: holds no variable {name!r}, restore it or take its id out of the split")
+    return content[name]
+
+
 def read_array(path: Path) -> np.ndarray:
     """A `.npy` file; nothing is unpickled."""
     try:
@@ -42,6 +72,15 @@ def read_array(path: Path) -> np.ndarray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except _DAMAGED as error:
         raise _unreadable(path, error) from error
+
+
+def read_floats(path: Path, expected: str, ndim: int) -> np.ndarray:
+    """A `.npy` file of floats with `ndim` dimensions -> float32; `expected` says the shape in the error."""
+    values = read_array(path)
+    if values.ndim != ndim or values.dtype.kind != "f":
+        raise UserError(f"{path}: {values.dtype} {list(values.shape)}, expected floats {expected}")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def _open(path: Path) -> Image.Image:

@@ -7,11 +7,13 @@ from collections.abc import Sequence, Sized
 from functools import lru_cache
 from typing import Any, Protocol
 
+import torch
 from torch.utils.data import DataLoader
 
 from branchtune.config import DataConfig
 from branchtune.data.collate import Collate
 from branchtune.data.sampling import EpochSampler
+from branchtune.data.stored import StoredSamples
 from branchtune.errors import UserError
 from branchtune.progress import Reporter
 from branchtune.tasks.task import Task
@@ -27,7 +29,7 @@ class SampleSource(Sized, Protocol):
 def make_dataset(
     config: DataConfig, split: str, tasks: Sequence[Task], mean: Sequence[float], std: Sequence[float], seed: int
 ) -> SampleSource:
-    """The samples of one split, `train`, `val` or `test`; NYUD has no test split of its own and gives its val.
+    """The samples of one split, `train`, `val` or `test`; data without a test split of their own give their val.
 
     Args:
         mean, std: the backbone's normalisation.
@@ -39,23 +41,26 @@ def make_dataset(
     limits = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
     if config.kind == "scenes":
         return _scenes(config, split, limits[split], tasks, mean, std)
-    from branchtune.data.nyud import NYUD
+    from branchtune.data.sources import open_source
 
     if config.root is None:
-        raise UserError("data.root is not set: give the folder of the NYUD_MT package (--data.root FOLDER)")
-    augmentation = config.augmentation if split == "train" else None
-    return NYUD(
-        config.root,
-        "train" if split == "train" else "val",
+        raise UserError(f"data.root is not set: give the folder of the {config.kind} data (--data.root FOLDER)")
+    source = open_source(config.kind, config.root, tasks)
+    dataset = StoredSamples(
+        source,
+        "val" if split == "test" and not source.has_split("test") else split,
         tasks,
         (config.image_size[0], config.image_size[1]),
         mean=mean,
         std=std,
-        augmentation=augmentation,
+        augmentation=config.augmentation if split == "train" else None,
         seed=seed,
         cache=config.cache,
-        limit=limits[split],
+        interpolation=config.interpolation,
+        on_bad=config.on_bad,
     )
+    dataset.limit(limits[split])
+    return dataset
 
 
 def _scenes(
@@ -94,7 +99,7 @@ def _rendered(
 
 
 def prepare(dataset: SampleSource, reporter: Reporter, title: str) -> None:
-    """Do the work that the first epoch would otherwise pay for (rendering), with progress."""
+    """Do what has to be done before the first epoch (rendering scenes, looking for bad files), with progress."""
     render = getattr(dataset, "prepare", None)
     missing = getattr(dataset, "missing", 0)
     if render is None or not missing:
@@ -122,4 +127,5 @@ def _loader(dataset: Any, sampler: EpochSampler, config: DataConfig, tasks: Sequ
         collate_fn=Collate(tasks),
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
+        pin_memory=config.pin_memory and torch.cuda.is_available(),
     )

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from branchtune.data.augmentation import Augmentation
+from branchtune.data.augmentation import Augmentation, Interpolation
+from branchtune.data.maps import ClassMap, LabelMap, NormalMap, ValueMap, as_map, zoomed
 from branchtune.errors import UserError
+from branchtune.ignored import IGNORED_CLASS
 from branchtune.tasks.task import TargetKind
 
 Sample = dict[str, Any]
 Kinds = Mapping[str, TargetKind]
+
+_MODES: dict[Interpolation, tuple[InterpolationMode, bool]] = {
+    "linear": (InterpolationMode.BILINEAR, True),
+    "cubic": (InterpolationMode.BICUBIC, False),
+}
 
 
 def flip_horizontal(sample: Sample, kinds: Kinds) -> Sample:
@@ -26,22 +34,21 @@ def flip_horizontal(sample: Sample, kinds: Kinds) -> Sample:
         sample: `image` `[3, H, W]`, maps `[H, W]` or `[3, H, W]`, anything else is passed through.
         kinds: target kind of each task by name.
     """
-    flipped = {**sample, "image": sample["image"].flip(-1)}
-    for name, kind in _maps(sample, kinds):
-        flipped[name] = sample[name].flip(-1)
-        if kind == "normals":
-            flipped[name][0].neg_()
-    return flipped
+    return _each(sample, kinds, F.horizontal_flip)
 
 
 def resized_crop(
-    sample: Sample, kinds: Kinds, window: tuple[int, int, int, int], size: tuple[int, int], scale: float = 1.0
+    sample: Sample,
+    kinds: Kinds,
+    window: tuple[int, int, int, int],
+    size: tuple[int, int],
+    scale: float = 1.0,
+    interpolation: Interpolation = "linear",
 ) -> Sample:
     """Cut a window out of image and maps, bring it to `size`, and divide depth by `scale`.
 
-    The image is resampled bilinearly (antialiased where it shrinks), every map by its nearest pixel: classes
-    stay classes, normals stay unit normals, and an ignored pixel never bleeds into its neighbours. Normals
-    keep their direction under zoom, as in the recipe of scale-lab/MTLoRA.
+    Every map is resampled by its nearest pixel: classes stay classes, normals stay unit normals, and an ignored pixel
+    never bleeds into its neighbours. Normals keep their direction under zoom, as in the recipe of scale-lab/MTLoRA.
 
     Args:
         sample: as for `flip_horizontal`; maps have the image's height and width.
@@ -49,16 +56,73 @@ def resized_crop(
         window: top, left, height and width in pixels.
         size: height and width of the result.
         scale: zoom factor.
+        interpolation: `linear` resamples the image bilinearly, antialiased where it shrinks. `cubic` is the published
+            recipe: image and normals bicubically, without antialiasing, and normals brought back to unit length;
+            pixels whose nearest one is ignored stay ignored.
     """
-    extent = list(size)
-    cropped = {**sample, "image": F.resized_crop(sample["image"], *window, size=extent, antialias=True)}
+    mode, antialias = _MODES[interpolation]
+    place = {"top": window[0], "left": window[1], "height": window[2], "width": window[3], "size": list(size)}
+
+    def change(value: Tensor) -> Tensor:
+        if interpolation == "cubic" and value.dtype == torch.uint8 and not isinstance(value, LabelMap):
+            # The kernel for bytes clamps between its two passes.
+            smooth = F.resized_crop(value.float(), **place, interpolation=mode, antialias=antialias)
+            return smooth.round().clamp(0, 255).to(torch.uint8)
+        changed = F.resized_crop(value, **place, interpolation=mode, antialias=antialias)
+        if interpolation == "cubic" and isinstance(value, NormalMap):
+            plain = value.as_subclass(Tensor).nan_to_num(0.0)
+            vectors = F.resized_crop(plain, **place, interpolation=mode, antialias=antialias)
+            changed = _unit(vectors, ~changed.as_subclass(Tensor).isnan())
+        return zoomed(changed, scale) if isinstance(changed, LabelMap) else changed
+
+    return _each(sample, kinds, change)
+
+
+def turned_and_scaled(
+    sample: Sample, kinds: Kinds, degrees: float, scale: float, fill: Literal["ignore", "zero"] = "ignore"
+) -> Sample:
+    """Turn image and maps about their centre and scale them, without changing their size.
+
+    The image is resampled bilinearly and black where nothing was, maps are resampled by their nearest pixel. Normals
+    turn with the image, depth is divided by `scale`.
+
+    Args:
+        sample: as for `flip_horizontal`.
+        kinds: target kind of each task by name.
+        degrees: counter-clockwise.
+        scale: above 1 enlarges.
+        fill: what maps hold where nothing was: `ignore`, or `zero` in maps of classes and values that are not ignored
+            as a whole.
+    """
+
+    def change(value: Tensor) -> Tensor:
+        if not isinstance(value, LabelMap):
+            return F.affine(value, -degrees, [0, 0], scale, [0.0, 0.0], InterpolationMode.BILINEAR, fill=0)
+        if not isinstance(value, ClassMap):
+            value = tv_tensors.wrap(value.as_subclass(Tensor).to(torch.float32), like=value)
+        plain = value.as_subclass(Tensor)
+        ignored = plain == IGNORED_CLASS if isinstance(value, ClassMap) else plain.isnan()
+        empty = float(IGNORED_CLASS) if isinstance(value, ClassMap) else float("nan")
+        if fill == "zero" and isinstance(value, ClassMap | ValueMap) and not ignored.all():
+            empty = 0.0
+        return zoomed(F.affine(value, -degrees, [0, 0], scale, [0.0, 0.0], fill=empty), scale)
+
+    return _each(sample, kinds, change)
+
+
+def _each(sample: Sample, kinds: Kinds, change: Callable[[Tensor], Tensor]) -> Sample:
+    """Apply `change` to the image and to every map as the tv_tensor of its kind."""
+    changed = {**sample, "image": change(sample["image"])}
     for name, kind in _maps(sample, kinds):
-        target = sample[name] if kind == "normals" else sample[name][None]
-        target = F.resized_crop(target, *window, size=extent, interpolation=InterpolationMode.NEAREST_EXACT)
-        if kind == "depth" and scale != 1.0:
-            target = target / scale
-        cropped[name] = target if kind == "normals" else target[0]
-    return cropped
+        changed[name] = change(as_map(sample[name], kind)).as_subclass(Tensor)
+    return changed
+
+
+def _unit(vectors: Tensor, valid: Tensor) -> LabelMap:
+    """`[3, H, W]` divided by its length; NaN where not `valid` or without a direction."""
+    length = vectors.square().sum(dim=0, keepdim=True).sqrt()
+    unit = torch.where(valid & (length > 0), vectors / length, torch.nan)
+    return as_map(unit, "normals")
 
 
 def _maps(sample: Sample, kinds: Kinds) -> list[tuple[str, TargetKind]]:
@@ -76,6 +140,7 @@ class Transform:
         image_size: height and width of the result.
         mean, std: per channel, of images in [0, 1] (the backbone's data configuration).
         augmentation: None changes nothing at random (evaluation).
+        interpolation: of images and normals, see `resized_crop`.
     """
 
     def __init__(
@@ -85,6 +150,7 @@ class Transform:
         mean: Sequence[float],
         std: Sequence[float],
         augmentation: Augmentation | None = None,
+        interpolation: Interpolation = "linear",
     ) -> None:
         if len(image_size) != 2 or min(image_size) < 2:
             raise UserError(f"image size {image_size}: give a height and a width of at least 2")
@@ -95,19 +161,15 @@ class Transform:
         self.mean = list(mean)
         self.std = list(std)
         self.augmentation = augmentation
+        self.interpolation = interpolation
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """Transform one sample; equal generators give equal results, and `sample` is left as it was."""
-        height, width = sample["image"].shape[-2:]
         if self.augmentation is None:
-            sample = resized_crop(sample, self.kinds, (0, 0, height, width), self.image_size)
+            sample = self._resized(sample, (0, 0, *sample["image"].shape[-2:]))
             image = F.to_dtype(sample["image"], torch.float32, scale=True)
         else:
-            scale = float(generator.choice(self.augmentation.scales))
-            window = _random_window(height, width, scale, generator)
-            sample = resized_crop(sample, self.kinds, window, self.image_size, scale)
-            if generator.random() < self.augmentation.flip:
-                sample = flip_horizontal(sample, self.kinds)
+            sample = self._augmented(sample, self.augmentation, generator)
             image = F.to_dtype(sample["image"], torch.float32, scale=True)
             image = _jitter(image, self.augmentation.jitter, generator)
         targets = {
@@ -116,9 +178,28 @@ class Transform:
         }
         return {**sample, **targets, "image": F.normalize(image, self.mean, self.std)}
 
+    def _augmented(self, sample: Sample, wanted: Augmentation, generator: np.random.Generator) -> Sample:
+        if wanted.rotation or wanted.scale_range:
+            low, high = wanted.scale_range or (1.0, 1.0)
+            degrees, factor = wanted.rotation * generator.uniform(-1, 1), generator.uniform(low, high)
+            sample = turned_and_scaled(sample, self.kinds, float(degrees), float(factor), wanted.fill)
+        scale = float(generator.choice(wanted.scales))
+        sample = self._resized(sample, _window(sample["image"].shape[-2:], scale, wanted.window, generator), scale)
+        if generator.random() < wanted.flip:
+            sample = flip_horizontal(sample, self.kinds)
+        return sample
 
-def _random_window(height: int, width: int, scale: float, generator: np.random.Generator) -> tuple[int, int, int, int]:
+    def _resized(self, sample: Sample, window: tuple[int, int, int, int], scale: float = 1.0) -> Sample:
+        return resized_crop(sample, self.kinds, window, self.image_size, scale, self.interpolation)
+
+
+def _window(
+    size: Sequence[int], scale: float, place: Literal["random", "centre"], generator: np.random.Generator
+) -> tuple[int, int, int, int]:
+    height, width = size
     h, w = max(1, round(height / scale)), max(1, round(width / scale))
+    if place == "centre":
+        return (height - h) // 2, (width - w) // 2, h, w
     top, left = generator.integers(height - h, endpoint=True), generator.integers(width - w, endpoint=True)
     return int(top), int(left), h, w
 

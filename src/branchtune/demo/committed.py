@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
-import yaml
-
 from branchtune.evaluation.references import Reference
 from branchtune.run.directory import FREE_KEYS
 from branchtune.run.results import Results
-from branchtune.settings import Settings, flatten
+from branchtune.settings import Settings, resolved
 
 # Keys in which the columns of one demo differ from each other.
 COLUMN_KEYS = ("name", "method", "reference")
@@ -22,7 +20,7 @@ def committed_results(settings: Settings) -> dict[str, Results]:
     if not resource.is_file():
         return {}
     content = json.loads(resource.read_text(encoding="utf-8"))
-    if comparable(flatten(yaml.safe_load(content["config"]))) != comparable(settings.flat()):
+    if comparable(resolved(content["config"])) != comparable(settings.flat()):
         return {}
     return {method: Results.from_json(value, "demo/results.json") for method, value in content["columns"].items()}
 
@@ -32,7 +30,7 @@ def difference_to_reference(settings: Settings, reference: Reference) -> str | N
     text = reference.settings.get("config")
     if not isinstance(text, str):
         return None
-    theirs, ours = comparable(flatten(yaml.safe_load(text))), comparable(settings.flat())
+    theirs, ours = comparable(resolved(text)), comparable(settings.flat())
     for key in sorted({*theirs, *ours} - {"seed"}):
         if theirs.get(key) != ours.get(key) and not key.startswith("tasks."):
             return f"{key}={theirs.get(key)!r}, here {ours.get(key)!r}"

@@ -7,7 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from branchtune.tasks.task import Task
+from branchtune.ignored import IGNORED_CLASS
+from branchtune.tasks.task import TargetKind, Task
+
+_GREY = np.uint8(89)
 
 
 def picture(task: Task, output: Tensor) -> NDArray[np.uint8]:
@@ -26,6 +29,27 @@ def picture(task: Task, output: Tensor) -> NDArray[np.uint8]:
     else:
         values = values.sigmoid()
     return _bytes(values[..., None].expand(-1, -1, 3))
+
+
+def target_picture(kind: TargetKind, target: Tensor, channels: int) -> NDArray[np.uint8]:
+    """A target `[H, W]` or `[3, H, W]` -> `[H, W, 3]` in the colours of `picture`; ignored pixels are grey.
+
+    Values are scaled to their own range unless they are in [0, 1].
+    """
+    if kind == "classes":
+        ignored = target == IGNORED_CLASS
+        coloured = class_colours(channels)[torch.where(ignored, 0, target).long().numpy()]
+    elif kind == "normals":
+        ignored = target.isnan().any(dim=0)
+        coloured = _bytes((target.nan_to_num().permute(1, 2, 0) + 1) / 2)
+    else:
+        values = target.float()
+        ignored = values.isnan()
+        known = values[~ignored] if (~ignored).any() else values.new_zeros(1)
+        low, high = (0.0, 1.0) if known.min() >= 0 and known.max() <= 1 else (known.min(), known.max())
+        values = (values.nan_to_num(0.0) - low) / max(high - low, 1e-9)
+        coloured = _bytes((1 - values if kind == "depth" else values)[..., None].expand(-1, -1, 3))
+    return np.where(ignored.numpy()[..., None], _GREY, coloured)
 
 
 def class_colours(count: int) -> NDArray[np.uint8]:

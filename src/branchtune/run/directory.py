@@ -10,10 +10,10 @@ import yaml
 
 from branchtune.atomic import write_json, write_text
 from branchtune.errors import UserError
-from branchtune.settings import Settings, flatten
+from branchtune.settings import Settings, resolved
 
 # Keys that cannot change a run's numbers: another value continues the run.
-FREE_KEYS = ("output", "data.workers", "data.cache", "loggers")
+FREE_KEYS = ("output", "data.workers", "data.pin_memory", "data.cache", "loggers")
 # Keys that only a later phase reads, and the files whose presence says that it has begun.
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PHASE_KEYS = {
@@ -55,7 +55,7 @@ class RunDirectory:
     def _check_same(self, known: Path) -> list[str]:
         """The keys that differ from those of the run; a `UserError` where one of them may not."""
         try:
-            old = flatten(yaml.safe_load(known.read_text(encoding="utf-8")))
+            old = resolved(known.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{known} is damaged: delete {self.path} or choose another --name") from error
         new = self.settings.flat()

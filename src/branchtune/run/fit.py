@@ -120,7 +120,9 @@ class _Fit:
         content = manifest(self.bench)
         with locked(self.run.path):
             if self.run.has("manifest.json"):
-                _check_same_weights(self.run.read("manifest.json"), content)
+                before = self.run.read("manifest.json")
+                _check_same_weights(before, content)
+                _check_same_data(before, content)
             self.run.create()
             self.run.write("manifest.json", content)
             yield
@@ -223,3 +225,14 @@ def _check_same_weights(before: Any, now: dict[str, Any]) -> None:
             f"the weights in {new.get('checkpoint_file')} are not those that this run began with (SHA-256 "
             f"{str(old.get(key))[:12]}, now {str(new.get(key))[:12]}): restore the file or choose another --name"
         )
+
+
+def _check_same_data(before: Any, now: dict[str, Any]) -> None:
+    """Refuse to continue on another number of samples: their order, and with it the run, would be another one."""
+    for split, new in now["data"].items():
+        old = (before.get("data") or {}).get(split, new)
+        if old["samples"] != new["samples"]:
+            raise UserError(
+                f"split {split!r} has {new['samples']} samples, but this run began with {old['samples']}: restore the "
+                "data or choose another --name"
+            )

@@ -20,6 +20,7 @@ from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.trace import trace_backbone
 from branchtune.config import RunConfig
 from branchtune.data.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
+from branchtune.data.problems import Problem, describe_skipped
 from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
@@ -40,6 +41,7 @@ class Workbench:
         self.config, self.reporter = config, reporter
         self.tasks = list(config.tasks.values())
         self.names = list(config.tasks)
+        self._opened: dict[str, SampleSource] = {}
 
     def seed(self, phase: str) -> None:
         """Start a phase from random numbers of its own, so that skipping a finished phase changes nothing."""
@@ -90,7 +92,10 @@ class Workbench:
 
         build_trainer(self.config, self.device, [], Path(self.config.output) / self.config.name)
         _ = self.reference
-        sizes = {split: len(self._open(split)) for split in ("train", "val", self.test_split)}
+        skips = self.config.data.on_bad == "skip" and self.config.data.kind != "scenes"
+        # Which samples are left belongs to the manifest that begins a run.
+        opened = self.dataset if skips else self._open
+        sizes = {split: len(opened(split)) for split in ("train", "val", self.test_split)}
         if sizes["train"] < 2 and (not plans or (self.config.method == "branched" and self.config.tree.levels is None)):
             raise UserError(
                 f"{sizes['train']} training image: affinity compares the gradients of different ones, give at least 2 "
@@ -118,12 +123,38 @@ class Workbench:
         )
 
     def _open(self, split: str) -> SampleSource:
-        return make_dataset(self.config.data, split, self.tasks, *self.normalisation, self.config.seed)
+        if split not in self._opened:
+            self._opened[split] = make_dataset(
+                self.config.data, split, self.tasks, *self.normalisation, self.config.seed
+            )
+        return self._opened[split]
 
     def dataset(self, split: str) -> SampleSource:
+        """The samples of a split, rendered where they are scenes and without the bad ones where those are skipped."""
         dataset = self._open(split)
-        prepare(dataset, self.reporter, f"prepare {split} images")
+        if getattr(dataset, "missing", 0):
+            prepare(dataset, self.reporter, f"prepare {split} images")
+            skipped = self.skipped().get(split)
+            if skipped:
+                self.reporter.say(f"{split}: {describe_skipped(skipped)}")
         return dataset
+
+    def skipped(self) -> dict[str, list[Problem]]:
+        """Why samples were left out, by split; only splits that were opened and lack some."""
+        found = {split: getattr(dataset, "skipped", []) for split, dataset in self._opened.items()}
+        return {split: problems for split, problems in found.items() if problems}
+
+    def data_report(self) -> dict[str, Any]:
+        """For the manifest: by split, how many samples are used, how many are skipped, and why (the first hundred)."""
+        skipped = self.skipped()
+        return {
+            split: {
+                "samples": len(dataset),
+                "skipped": len({problem.id for problem in skipped.get(split, []) if problem.kind != "listed twice"}),
+                "problems": [problem.text for problem in skipped.get(split, [])][:100],
+            }
+            for split, dataset in self._opened.items()
+        }
 
     @cached_property
     def train_set(self) -> SampleSource:
@@ -142,7 +173,9 @@ class Workbench:
     @property
     def test_split(self) -> str:
         """What results are computed on: the test split where the data has one, else the validation split."""
-        return "val" if self.config.data.kind == "nyud" else "test"
+        if self.config.data.kind == "scenes":
+            return "test"
+        return "test" if self._open("val").source.has_split("test") else "val"  # type: ignore[attr-defined]
 
     def test_batches(self) -> DataLoader[Any]:
         dataset = self.val_set if self.test_split == "val" else self.dataset("test")

@@ -1,0 +1,160 @@
+"""Sources with one file per image and label, named after the sample's id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from branchtune.data.decoding import read_image
+from branchtune.data.source import Source, check_tasks
+from branchtune.data.transforms import Sample
+from branchtune.errors import UserError, unknown
+from branchtune.tasks.task import TargetKind, Task
+
+#: reads the files of one label, given the number of channels and one path per entry of `Field.files`; the result is
+#: `[H, W]` or `[3, H, W]` with ignored pixels marked, or None where the sample has no such label
+Read = Callable[..., "np.ndarray | None"]
+
+
+class Field(NamedTuple):
+    """One kind of label.
+
+    Attributes:
+        kind: of its targets.
+        read: decodes it.
+        files: what it is read from; each entry is a template such as `depth/{id}.npy`, or several separated by `|` of
+            which the first that exists is read.
+        optional: whether a sample may lack the files; it has no such label then.
+    """
+
+    kind: TargetKind
+    read: Read
+    files: tuple[str, ...]
+    optional: bool = False
+
+
+class LabelFiles(Source):
+    """A folder with an image and one file per label for every id, and one text file of ids per split.
+
+    Args:
+        root: the folder.
+        labels: number of output channels of the labels to read, by name; only their files are required.
+
+    Raises:
+        UserError: there is no such folder or label.
+    """
+
+    fields: Mapping[str, Field]
+    image: str = "images/{id}.jpg"
+    lists: str
+    #: what the root should be, for messages
+    package: ClassVar[str]
+    #: number of output channels of every label as published
+    channels: ClassVar[Mapping[str, int]]
+    splits: tuple[str, ...] = ("train", "val")
+
+    def __init__(self, root: str | Path, labels: Mapping[str, int]) -> None:
+        self.root = Path(root)
+        self.place = str(self.root)
+        self.kinds = {name: field.kind for name, field in self.fields.items()}
+        for name in labels:
+            if name not in self.fields:
+                raise unknown("label", name, self.fields)
+        self.labels: dict[str, int] = dict(labels)
+        if not self.root.is_dir():
+            raise UserError(f"{self.root}: no such folder, point the data root at {self.package}")
+
+    @classmethod
+    def for_tasks(cls, root: str | Path, tasks: Sequence[Task]) -> LabelFiles:
+        """The labels that `tasks` are named after.
+
+        Raises:
+            UserError: also for a task that has no label here, or whose label is of another kind.
+        """
+        check_tasks({name: field.kind for name, field in cls.fields.items()}, tasks)
+        return cls(root, {task.name: task.out_channels for task in tasks})
+
+    @classmethod
+    def all_of(cls, root: str | Path) -> LabelFiles:
+        """Every label whose folders exist, with its published number of channels."""
+        source = cls(root, cls.channels)
+        for name in cls.channels:
+            templates = [file.split("|") for file in cls.fields[name].files]
+            if not all(any((source.root / t).parent.is_dir() for t in alternatives) for alternatives in templates):
+                del source.labels[name]
+        return source
+
+    def list_name(self, split: str) -> str:
+        return str(self._list(split))
+
+    def has_split(self, split: str) -> bool:
+        return split in self.splits and self._list(split).is_file()
+
+    def listed(self, split: str) -> list[str]:
+        if split not in self.splits:
+            raise unknown("split", split, self.splits)
+        return read_ids(self._list(split))
+
+    def missing(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        present = lru_cache(maxsize=None)(self._names)
+        found = []
+        needed = [self.fields[name].files for name in self.labels if not self.fields[name].optional]
+        for template in (self.image, *(file for files in needed for file in files)):
+            for id_ in ids:
+                names = [alternative.format(id=id_) for alternative in template.split("|")]
+                if not any(name.rpartition("/")[2] in present(name.rpartition("/")[0]) for name in names):
+                    found.append((id_, " or ".join(names)))
+        return found
+
+    def read(self, id_: str) -> Sample:
+        image = read_image(self._path(self.image, id_))
+        sample: Sample = {"id": id_, "image": torch.from_numpy(image).permute(2, 0, 1)}
+        for name, channels in self.labels.items():
+            field = self.fields[name]
+            paths = [self._path(template, id_) for template in field.files]
+            if field.optional and not paths[0].exists():
+                continue
+            target = field.read(channels, *paths)
+            if target is not None:
+                check_size(paths[0], target, image)
+                sample[name] = torch.from_numpy(np.ascontiguousarray(target))
+        return sample
+
+    def _list(self, split: str) -> Path:
+        return self.root / self.lists.format(split=split)
+
+    def _names(self, folder: str) -> set[str]:
+        path = self.root / folder
+        return set(os.listdir(path)) if path.is_dir() else set()
+
+    def _path(self, template: str, id_: str) -> Path:
+        paths = [self.root / alternative.format(id=id_) for alternative in template.split("|")]
+        return next((path for path in paths if path.exists()), paths[0])
+
+
+def check_size(path: object, target: np.ndarray, image: np.ndarray) -> None:
+    """Refuse a target `[H, W]` or `[3, H, W]` whose size is not that of the image `[H, W, 3]`."""
+    size, expected = list(target.shape[-2:]), list(image.shape[:2])
+    if size != expected:
+        raise UserError(f"{path}: size {size} differs from the image's {expected}, bring both to one size")
+
+
+def read_ids(path: Path) -> list[str]:
+    """A text file with one id per line.
+
+    Raises:
+        UserError: it cannot be read, or holds nothing.
+    """
+    try:
+        ids = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read, it lists the ids of the split") from error
+    if not ids:
+        raise UserError(f"{path}: the split is empty, list one id per line")
+    return ids

@@ -1,0 +1,126 @@
+"""Where stored samples come from: ids by split and one raw sample at a time, whatever the files look like."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from branchtune.data.problems import Problem, first_few
+from branchtune.data.transforms import Sample
+from branchtune.errors import UserError, unknown
+from branchtune.tasks.task import TargetKind, Task
+
+
+class Source(ABC):
+    """A set of samples with dense labels, before any transform.
+
+    Attributes:
+        place: what messages call it: a folder or the name of a data set.
+        kinds: how the target of every label behaves, by name; the labels that exist.
+        labels: number of output channels of the labels to read, by name (for classes: how many there are).
+    """
+
+    place: str
+    kinds: Mapping[str, TargetKind]
+    labels: dict[str, int]
+    #: of the classes, by label, where they are known
+    class_names: Mapping[str, Sequence[str]] = {}
+    #: in the order in which an id that several splits list is kept: the first one has it
+    split_names: ClassVar[Sequence[str]] = ("val", "test", "train")
+
+    @abstractmethod
+    def listed(self, split: str) -> list[str]:
+        """The ids of a split in their order, as listed.
+
+        Raises:
+            UserError: there is no such split, or it is empty.
+        """
+
+    @abstractmethod
+    def has_split(self, split: str) -> bool: ...
+
+    @abstractmethod
+    def missing(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Pairs of an id and the name of a file that it lacks."""
+
+    @abstractmethod
+    def read(self, id_: str) -> Sample:
+        """`{"id", "image": uint8 [3, H, W], <label>: [H, W] or [3, H, W]}`, ignored pixels 255 or NaN.
+
+        A label that the sample does not have is left out.
+
+        Raises:
+            UserError: a file cannot be decoded, has another size than the image, or holds a value out of range.
+        """
+
+    def keep_labels(self, names: Sequence[str] | None) -> None:
+        """Read only these labels; None reads all that there are.
+
+        Raises:
+            UserError: there is no such label.
+        """
+        if names is None:
+            return
+        for name in names:
+            if name not in self.labels:
+                raise unknown("label", name, self.labels)
+        self.labels = {name: self.labels[name] for name in names}
+
+    def finish(self, sample: Sample) -> Sample:
+        """The last word on a transformed sample; as it is unless overridden."""
+        return sample
+
+    def list_name(self, split: str) -> str:
+        """What messages call the list of a split's ids."""
+        return f"split {split!r}"
+
+    def describe_split(self, split: str) -> list[Problem]:
+        """What is wrong with the list of a split: ids listed twice or in another split, files that are missing."""
+        ids = self.listed(split)
+        problems = []
+        for id_, count in Counter(ids).items():
+            if count > 1:
+                problems.append(Problem(split, id_, "listed twice", f"{self.list_name(split)}: {id_} is listed twice"))
+        for other in self._kept_before(split):
+            for id_ in dict.fromkeys(ids):
+                if id_ in other[1]:
+                    text = f"{self.list_name(split)}: {id_} is in {self.list_name(other[0])} too"
+                    problems.append(Problem(split, id_, "in two splits", text))
+        for id_, file in self.missing(list(dict.fromkeys(ids))):
+            problems.append(Problem(split, id_, "missing file", f"{self.place}: {file} is missing"))
+        return problems
+
+    def _kept_before(self, split: str) -> list[tuple[str, set[str]]]:
+        before = self.split_names[: self.split_names.index(split)]
+        return [(name, set(self.listed(name))) for name in before if self.has_split(name)]
+
+
+def refuse(source: Source, split: str, problems: Sequence[Problem]) -> None:
+    """Raise one line about the first kind of problem, if there is any."""
+    if not problems:
+        return
+    kind = problems[0].kind
+    named = [problem.id for problem in problems if problem.kind == kind]
+    where, few = source.list_name(split), first_few(named)
+    if kind == "listed twice":
+        raise UserError(f"{where}: {len(named)} ids are listed twice ({few}), list each once")
+    if kind == "in two splits":
+        raise UserError(f"{where}: {len(named)} ids are in another split too ({few}), keep each in one of them")
+    files = [p.text.removeprefix(f"{source.place}: ").removesuffix(" is missing") for p in problems if p.kind == kind]
+    raise UserError(
+        f"{source.place}: {len(files)} files of split {split!r} are missing ({first_few(files)}), complete it"
+    )
+
+
+def check_tasks(kinds: Mapping[str, TargetKind], tasks: Sequence[Task]) -> None:
+    """Refuse a task that has no label, or whose label is of another kind."""
+    for task in tasks:
+        if task.name not in kinds:
+            raise unknown("label", task.name, kinds)
+        kind = kinds[task.name]
+        if task.target_kind != kind:
+            raise UserError(
+                f"task {task.name!r} wants {task.target_kind!r} targets but its files hold {kind!r}, rename one"
+            )

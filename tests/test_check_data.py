@@ -1,0 +1,209 @@
+"""`branchtune check-data` names every kind of bad input; `fit` refuses or skips it, and counts what it skipped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from branchtune.cli.main import main
+from folder_tree import write_folder_tree
+from nyud_tree import HEIGHT, SPLITS, WIDTH, write_ids, write_nyud_tree
+from pascal_tree import write_pascal_tree
+from tiny_run import write_config
+
+FIRST, LAST = SPLITS["train"][0], SPLITS["train"][-1]
+
+
+def list_twice(root: Path) -> None:
+    write_ids(root, "train", [*SPLITS["train"], FIRST])
+
+
+def overlap(root: Path) -> None:
+    write_ids(root, "train", [*SPLITS["train"], SPLITS["val"][0]])
+
+
+def unlink(root: Path) -> None:
+    (root / "depth" / f"{LAST}.npy").unlink()
+
+
+def corrupt_image(root: Path) -> None:
+    (root / "images" / f"{LAST}.jpg").write_bytes(b"\xff\xd8 no image")
+
+
+def other_size(root: Path) -> None:
+    np.save(root / "edge" / f"{LAST}.npy", np.zeros((5, 6)))
+
+
+def out_of_range(root: Path) -> None:
+    Image.fromarray(np.full((HEIGHT, WIDTH), 41, np.uint8)).save(root / "segmentation" / f"{LAST}.png")
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
+    "an id listed twice": (list_twice, f"train: listed twice: .*train.txt: {FIRST} is listed twice", 4),
+    "a split that overlaps": (overlap, f"train: in two splits: .*train.txt: {SPLITS['val'][0]} is in .*val.txt too", 4),
+    "a missing label": (unlink, f"train: missing file: .*depth/{LAST}.npy is missing", 3),
+    "a corrupt image": (corrupt_image, f"train: bad content: .*{LAST}.jpg: cannot be decoded", 3),
+    "a label of another size": (other_size, rf"{LAST}.npy: size \[5, 6\] differs", 3),
+    "a value out of range": (out_of_range, f"{LAST}.png: value 41 is above", 3),
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_nyud_tree(tmp_path / "nyud")
+
+
+def check(*arguments: object) -> int:
+    return main(["check-data", *map(str, arguments), "--quiet"])
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"), [(write_nyud_tree, "nyud"), (write_pascal_tree, "pascal"), (write_folder_tree, "folder")]
+)
+def test_a_clean_tree_is_recognised_and_passes(
+    tmp_path: Path, write: Callable[[Path], Path], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write(tmp_path / "data")
+    assert check(root) == 0
+    out = capsys.readouterr().out
+    assert f"{kind}, train 4 listed, val 2 listed" in out
+    assert "no problems found" in out
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_check_data_names_it(root: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, message, _ = BAD[case]
+    spoil(root)
+    assert check(root) == 2
+    captured = capsys.readouterr()
+    assert re.search(message, captured.out), captured.out
+    assert "1 problem, each named above" in captured.err
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_fit_refuses_it(tmp_path: Path, root: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, _, _ = BAD[case]
+    spoil(root)
+    config = write_config(tmp_path, root)
+    # seen when it is opened or when it is read, hence all of the data in one step
+    assert main(["fit", str(config), "--quiet", "--data.batch_size=4", "--trainer.max_epochs=1"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert LAST in error or FIRST in error or SPLITS["val"][0] in error
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_fit_skips_and_counts_it(tmp_path: Path, root: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, _, left = BAD[case]
+    spoil(root)
+    config = write_config(tmp_path, root)
+    arguments = ["--method=decoders", "--trainer.max_epochs=1", "--data.on_bad=skip", "--tree.groups=null"]
+    assert main(["fit", str(config), "--quiet", *arguments]) == 0
+    out = capsys.readouterr().out
+    report = json.loads((tmp_path / "runs" / "tiny" / "manifest.json").read_text())["data"]
+    assert out.count("train: skipped 1 entries") == 1
+    assert report["train"]["samples"] == left
+    assert len(report["train"]["problems"]) == 1
+    assert report["val"] == {"samples": 2, "skipped": 0, "problems": []}
+
+
+def test_a_run_is_not_continued_on_other_data(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, root)
+    arguments = ["fit", str(config), "--quiet", "--method=decoders", "--trainer.max_epochs=1", "--data.on_bad=skip"]
+    assert main(arguments) == 0
+    (tmp_path / "runs" / "tiny" / "results.json").unlink()
+    unlink(root)
+    assert main(arguments) == 2
+    assert "split 'train' has 3 samples, but this run began with 4" in capsys.readouterr().err
+
+
+def test_several_problems_are_all_named_and_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for spoil in (unlink, other_size, out_of_range):
+        spoil(root)
+    list_twice(root)
+    assert check(root) == 2
+    captured = capsys.readouterr()
+    assert "4 problems" in captured.err
+    (root / "gt_sets" / "val.txt").write_text("")
+    assert check(root) == 2
+    assert "val: bad list: " in capsys.readouterr().out
+
+
+def test_a_set_without_any_usable_sample_is_refused(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (root / "edge").iterdir():
+        file.unlink()
+    config = write_config(tmp_path, root)
+    assert main(["fit", str(config), "--data.on_bad=skip", "--quiet"]) == 2
+    assert "none of its samples can be used (2 problems, the first: " in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ranges_and_class_balance_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_folder_tree(tmp_path / "own")
+    for split_ids in ("a", "b", "c", "d"):
+        Image.fromarray(np.repeat([[0] * 16, [1] * 16], [9, 3], axis=0).astype(np.uint8)).save(
+            root / "semseg" / f"{split_ids}.png"
+        )
+    assert check(root) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "2 of 3 classes; most road (75.0%), car (25.0%); absent person" in out
+    assert "12x16 pixels" in out
+    assert " m, mean " in out
+
+
+def test_a_contact_sheet_is_written(root: Path, tmp_path: Path) -> None:
+    assert check(root, f"--sheet={tmp_path / 'sheet.png'}", "--rows=2", "--tasks=[depth,normals]") == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height == 4 * 128
+        assert sheet.width == 3 * round(128 * WIDTH / HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "path"),
+        (["nowhere"], "nowhere: no such folder"),
+        (["."], "holds none of gt_sets/"),
+        (["{root}", "--tasks=[dept]"], "did you mean 'depth'"),
+        (["{root}", "--splits=[trian]"], "did you mean 'train'"),
+        (["{root}", "--kind=pascall"], "kind"),
+        (["{root}", "--limit=0"], "--limit=0: must be at least 1"),
+        (["{root}", "--kind=folder"], "dataset.yaml: no such file"),
+    ],
+)
+def test_wrong_arguments(root: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(*[argument.replace("{root}", str(root)) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_workers_find_what_the_main_process_finds(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corrupt_image(root)
+    printed = []
+    for workers in (0, 2):
+        assert check(root, f"--workers={workers}") == 2
+        lines = capsys.readouterr().out.splitlines()
+        printed.append([line for line in lines if not line.startswith("read ")])
+    assert printed[0] == printed[1]
+
+
+def test_a_whole_run_on_a_folder_of_ones_own(tmp_path: Path) -> None:
+    root = write_folder_tree(tmp_path / "own")
+    config = write_config(tmp_path, tmp_path / "nyud")
+    tasks = (
+        "{semseg: {class_path: branchtune.SemanticSegmentation, init_args: {name: semseg, num_classes: 3}}, "
+        "depth: {class_path: branchtune.Depth, init_args: {name: depth}}}"
+    )
+    arguments = ["--data.kind=folder", f"--data.root={root}", f"--tasks={tasks}", "--trainer.max_epochs=1"]
+    arguments += ["--tree.groups=[1,1,1,2]", "--data.interpolation=cubic", "--data.pin_memory=true"]
+    assert main(["fit", str(config), "--quiet", *arguments]) == 0
+    assert (tmp_path / "runs" / "tiny" / "results.json").is_file()

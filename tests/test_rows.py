@@ -1,0 +1,154 @@
+"""Tables of images and labels: plain rows, and Hugging Face `datasets` where it is installed."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import branchtune as bt
+from branchtune.data.collate import Collate
+from branchtune.data.declared import read_declaration
+from branchtune.data.rows import Rows
+from branchtune.data.stored import StoredSamples
+from branchtune.errors import UserError
+
+HEIGHT, WIDTH = 12, 16
+SHAPE = (HEIGHT, WIDTH)
+# The columns of the public NYUv2 tables: channels first, floats, 13 classes with -1 unlabelled.
+YAML = """
+huggingface: {path: parquet, data_files: {train: train.parquet, validation: val.parquet}}
+splits: {train: train, val: validation}
+tasks:
+  semseg: {kind: classes, num_classes: 13, ignore: -1, column: segmentation}
+  depth: {kind: depth, ignore: 0}
+  normals: {kind: normals, column: normal}
+"""
+
+
+def tasks() -> list[bt.Task]:
+    return [bt.SemanticSegmentation("semseg", num_classes=13), bt.Depth("depth"), bt.Normals("normals")]
+
+
+def make_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        normal = rng.normal(size=(3, *SHAPE))
+        depth = rng.uniform(0.5, 9, size=(1, *SHAPE)).astype(np.float32)
+        depth[0, 0, 0] = 0
+        rows.append(
+            {
+                "image": rng.uniform(size=(3, *SHAPE)).astype(np.float32),
+                "segmentation": rng.integers(-1, 13, size=SHAPE),
+                "depth": depth,
+                "normal": (normal / np.linalg.norm(normal, axis=0)).astype(np.float32),
+            }
+        )
+    return rows
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dataset.yaml").write_text(YAML)
+    return tmp_path
+
+
+def source(folder: Path, rows: list[dict[str, Any]], **tables: Any) -> Rows:
+    return Rows({"train": rows, **tables}, read_declaration(folder))
+
+
+def test_channels_first_floats_follow_the_contract(folder: Path):
+    rows = make_rows(3)
+    data = StoredSamples(source(folder, rows), "train", tasks(), SHAPE, mean=(0, 0, 0), std=(1, 1, 1))
+    batch = Collate(tasks())([data[index] for index in range(3)])
+    assert batch["id"] == ["train-000000", "train-000001", "train-000002"]
+    torch.testing.assert_close(batch["image"][0], torch.from_numpy(rows[0]["image"]))
+    classes = torch.from_numpy(rows[0]["segmentation"])
+    assert torch.equal(batch["semseg"][0], classes.where(classes >= 0, 255))
+    torch.testing.assert_close(batch["depth"][0][1:], torch.from_numpy(rows[0]["depth"][0, 1:]))
+    assert batch["depth"][0, 0, 0].isnan()
+    torch.testing.assert_close(batch["normals"][0], torch.from_numpy(rows[0]["normal"]))
+
+
+def test_pictures_are_decoded_too(folder: Path):
+    row = make_rows(1)[0]
+    row["image"] = Image.fromarray(np.full((*SHAPE, 3), 7, np.uint8))
+    row["segmentation"] = Image.fromarray(np.full(SHAPE, 4, np.uint8))
+    sample = source(folder, [row]).read("train-000000")
+    assert (sample["image"] == 7).all()
+    assert (sample["semseg"] == 4).all()
+
+
+def test_nested_lists_are_arrays(folder: Path):
+    row = {key: np.asarray(value).tolist() for key, value in make_rows(1)[0].items()}
+    assert source(folder, [row]).read("train-000000")["normals"].shape == (3, *SHAPE)
+
+
+def test_ids_come_from_their_column_and_may_not_be_in_two_splits(folder: Path):
+    (folder / "dataset.yaml").write_text("id: name\n" + YAML)
+    train = [{**row, "name": f"r{i}"} for i, row in enumerate(make_rows(3))]
+    found = source(folder, train, val=[train[1]])
+    assert found.listed("val") == ["r1"]
+    assert [problem.kind for problem in found.describe_split("train")] == ["in two splits"]
+
+
+def test_an_empty_cell_is_refused_unless_the_label_is_partial(folder: Path):
+    rows = make_rows(1)
+    rows[0]["depth"] = None
+    with pytest.raises(UserError, match="row 0 of 'train': column 'depth' is empty"):
+        source(folder, rows).read("train-000000")
+    (folder / "dataset.yaml").write_text(YAML.replace("kind: depth", "kind: depth, partial: true"))
+    assert "depth" not in source(folder, rows).read("train-000000")
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("image", None, "column 'image': is empty"),
+        ("image", np.full((3, *SHAPE), 300), "values from 0 to 300"),
+        ("image", np.zeros(SHAPE), "expected a picture"),
+        ("segmentation", np.full(SHAPE, 13), "value 13 .* declared 0 to 12"),
+        ("depth", np.ones((1, 5, 6)), r"size \[5, 6\] differs"),
+    ],
+)
+def test_a_bad_cell_is_named_by_row_and_column(folder: Path, column: str, cell: Any, message: str):
+    rows = make_rows(2)
+    rows[1][column] = cell
+    with pytest.raises(UserError, match=f"row 1 of 'train', column '{column}': .*{message}|row 1.*{message}"):
+        source(folder, rows).read("train-000001")
+
+
+def test_the_package_is_asked_for_where_it_is_absent(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    real = builtins.__import__
+
+    def absent(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "datasets":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(UserError, match=r"pip install 'branchtune\[hf\]'"):
+        Rows.load(folder)
+
+
+def test_parquet_files_are_read_through_datasets(folder: Path):
+    pytest.importorskip("datasets", reason="the optional extra hf is not installed")
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    text = YAML.replace("path: parquet", f"path: parquet, cache_dir: {folder / 'cache'}")
+    (folder / "dataset.yaml").write_text(text)
+    rows = make_rows(3)
+    for name, part in (("train", rows[:2]), ("val", rows[2:])):
+        columns = {key: [row[key].tolist() for row in part] for key in part[0]}
+        parquet.write_table(arrow.table(columns), folder / f"{name}.parquet")
+    found = Rows.load(folder, tasks())
+    assert (len(found.listed("train")), len(found.listed("val"))) == (2, 1)
+    torch.testing.assert_close(found.read("val-000000")["image"], torch.from_numpy(rows[2]["image"]))
+    (folder / "dataset.yaml").write_text(text.replace("column: normal", "column: normall"))
+    with pytest.raises(UserError, match="did you mean 'normal'"):
+        Rows.load(folder, tasks())
