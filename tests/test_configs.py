@@ -73,7 +73,7 @@ def test_both_benchmarks_have_both_backbones() -> None:
 @pytest.mark.parametrize("path", PROTOCOL, ids=lambda path: path.stem)
 def test_the_recipe_reads_its_package_into_valid_batches(path: Path, tmp_path: Path) -> None:
     from branchtune.data.collate import Collate
-    from branchtune.data.loaders import make_dataset
+    from branchtune.run.loaders import make_dataset
 
     write = write_pascal_tree if path.stem.startswith("pascal") else write_nyud_tree
     config = Settings.load(path, [f"--data.root={write(tmp_path / 'data')}"]).config

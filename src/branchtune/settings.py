@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from branchtune.config import RunConfig
 from branchtune.errors import UserError
 from branchtune.settings_errors import explain, tidy
+from branchtune.yaml_file import check_yaml
 
 
 def config_parser(**kwargs: Any) -> ArgumentParser:
@@ -105,22 +106,6 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
             return parser.parse_args(list(arguments))
     except ArgumentError as error:
         raise explain(parser, str(error)) from error
-
-
-def check_yaml(path: Path) -> None:
-    """Raise a `UserError` that names file and line unless `path` holds a YAML mapping."""
-    if not path.is_file():
-        raise UserError(f"no configuration file {str(path)!r}: see configs/ for examples")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path}{line}: {error.problem or error.context}, correct the YAML there") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no keys: a configuration is a YAML mapping, see configs/ for examples")
 
 
 @contextmanager

@@ -14,9 +14,9 @@ import yaml
 
 from branchtune.errors import UserError, unknown
 from branchtune.ignored import IGNORED_CLASS
-from branchtune.settings import check_yaml
 from branchtune.tasks.targets import MAX_DEPTH
 from branchtune.tasks.task import Task
+from branchtune.yaml_file import check_yaml
 
 FILE = "dataset.yaml"
 LabelKind = Literal["classes", "values", "depth", "normals"]

@@ -13,10 +13,10 @@ from branchtune.data.decoding import read_colour_image, read_label_image, read_m
 from branchtune.data.label_files import Field, LabelFiles
 from branchtune.data.pascal_classes import NORMALS_CLASSES, PART_OF, PARTS, PERSON
 from branchtune.data.stored import StoredSamples
-from branchtune.data.thinning import thin
 from branchtune.data.transforms import Sample
 from branchtune.errors import UserError
 from branchtune.ignored import IGNORED_CLASS
+from branchtune.metrics.thinning import thin
 from branchtune.tasks.task import Task
 
 _CONTEXT = "pascal-context/trainval/{id}.mat"

@@ -15,9 +15,10 @@ def thin(mask: np.ndarray) -> np.ndarray:
     """Thin a mask until nothing changes: bool `[H, W]` -> bool `[H, W]`, a subset with the same 8-connected parts.
 
     The parallel algorithm with two sub-iterations of Z. Guo and R. W. Hall, "Parallel thinning with two-subiteration
-    algorithms" (Communications of the ACM, 1989), which leaves diagonals one pixel wide. A border pixel is deleted if
-    its neighbourhood stays connected without it (C = 1), it is no end of a line (2 <= N <= 3), and it lies on the side
-    that the sub-iteration peels. What lies outside the mask's array is background.
+    algorithms" (Communications of the ACM, 1989), as in MATLAB's `bwmorph(..., 'thin')`, which leaves diagonals one
+    pixel wide. A border pixel is deleted if its neighbourhood stays connected without it (C = 1), it is no end of a
+    line (2 <= N <= 3), and it lies on the side that the sub-iteration peels. What lies outside the mask's array is
+    background.
     """
     padded = np.pad(mask, 1).astype(np.uint8)
     flat = padded.reshape(-1)

@@ -19,7 +19,6 @@ from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.trace import trace_backbone
 from branchtune.config import RunConfig
-from branchtune.data.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
 from branchtune.data.problems import Problem, describe_skipped
 from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
@@ -27,6 +26,7 @@ from branchtune.evaluation.references import Reference
 from branchtune.model import MultiTaskModel
 from branchtune.planning import plan
 from branchtune.progress import Reporter
+from branchtune.run.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
 from branchtune.run.packaged import packaged_reference
 from branchtune.training.device import choose_device
 from branchtune.tree import TaskTree
