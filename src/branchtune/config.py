@@ -17,7 +17,7 @@ from branchtune.training.schedule import Schedule
 from branchtune.training.task_optimizer import TaskOptimizer
 from branchtune.training.weighted_sum import WeightedSum
 
-Method = Literal["branched", "shared", "separate", "decoders", "full"]
+Method = Literal["branched", "random", "anti", "shared", "separate", "decoders", "full"]
 
 
 @dataclass
@@ -146,7 +146,8 @@ class RunConfig:
         output: folder of the runs.
         seed: of weights, order of the data, augmentation and dropout.
         method: `branched` (planned tree), `shared` (one adapter set), `separate` (one per task), `decoders` (backbone
-            frozen, no adapters), `full` (full fine-tuning of the backbone, no adapters).
+            frozen, no adapters), `full` (full fine-tuning of the backbone, no adapters). Controls at the group counts
+            of the planned tree: `random` (a tree drawn by the seed) and `anti` (planned from the negated affinity).
         tasks: by name.
         backbone: the frozen backbone.
         data: images and labels.

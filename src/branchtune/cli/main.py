@@ -15,6 +15,7 @@ COMMANDS = {
     "affinity": "only measure which tasks agree, and print the matrix",
     "plan": "choose a tree from a measured affinity, and print what it costs",
     "reference": "train the single-task models that delta_m divides by",
+    "compare": "train several methods with several seeds, and tabulate them",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images, write maps and colour pictures",
 }

@@ -24,13 +24,15 @@ from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
 from branchtune.model import MultiTaskModel
-from branchtune.planning import plan
+from branchtune.planning import anti_affinity_tree, plan, random_tree
 from branchtune.progress import Reporter
 from branchtune.run.packaged import packaged_reference
 from branchtune.training.device import choose_device
 from branchtune.tree import TaskTree
 
 PHASES = ("decoders", "affinity", "train")
+# Methods whose tree comes from the measured affinity.
+PLANNED = ("branched", "random", "anti")
 
 
 class Workbench:
@@ -106,13 +108,21 @@ class Workbench:
         for split in ("train", "val", self.test_split):
             self._open(split)
         tree = None
-        if self.config.method == "branched":
+        if self.config.method in PLANNED:
             unrelated = Affinity.from_matrix(self.names, np.eye(len(self.names)), self.spec)
             tree = self.plan(unrelated) if plans else TaskTree.shared(self.names, self.depth)
         self.build(tree)
 
     def plan(self, affinity: Affinity | None) -> TaskTree:
-        """The tree that the configuration asks for: written by hand, or planned from `affinity`."""
+        """The tree that the configuration asks for: written by hand, planned from `affinity`, or a control."""
+        planned = self._planned(affinity)
+        if self.config.method == "random":
+            return random_tree(self.names, planned.group_counts, self.config.seed)
+        if self.config.method == "anti" and affinity is not None:
+            return anti_affinity_tree(affinity, planned.group_counts)
+        return planned
+
+    def _planned(self, affinity: Affinity | None) -> TaskTree:
         wanted = self.config.tree
         if wanted.levels is not None:
             return TaskTree(wanted.levels)
@@ -195,10 +205,10 @@ class Workbench:
     def build(self, tree: TaskTree | None) -> MultiTaskModel:
         """A model by the configuration's method; `tree` is the planned one where the method needs it."""
         config = self.config
-        adapted = config.method in ("branched", "shared", "separate")
+        adapted = config.method in (*PLANNED, "shared", "separate")
         if config.method == "separate":
             tree = TaskTree.separate(self.names, self.depth)
-        elif config.method != "branched":
+        elif config.method not in PLANNED:
             tree = None
         return MultiTaskModel(
             self.backbone,
