@@ -17,7 +17,7 @@ from branchtune.errors import UserError
 from branchtune.planning import random_tree
 from tiny_run import write_config
 
-METHODS = ["branched", "shared", "random", "anti", "decoders"]
+METHODS = ["branched", "shared", "comb", "random", "anti", "decoders"]
 ARGUMENTS = [f"--methods={METHODS}".replace("'", ""), "--seeds=[0,1]", "--quiet", "--name=versus"]
 
 
@@ -93,7 +93,7 @@ def test_the_same_command_trains_nothing_again(folder: Path, capsys: pytest.Capt
 def test_markdown_holds_every_method_and_the_command(folder: Path, comparison: Comparison) -> None:
     text = markdown(comparison)
     assert text == (folder / "runs" / "versus" / "comparison.md").read_text()
-    assert text.count("branched, planned tree") == 3 + 5
+    assert text.count("branched, planned tree") == 3 + 6
     assert "--seeds=[0,1]" in text
 
 

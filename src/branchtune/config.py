@@ -17,7 +17,7 @@ from branchtune.training.schedule import Schedule
 from branchtune.training.task_optimizer import TaskOptimizer
 from branchtune.training.weighted_sum import WeightedSum
 
-Method = Literal["branched", "random", "anti", "shared", "separate", "decoders", "full"]
+Method = Literal["branched", "random", "anti", "shared", "separate", "comb", "decoders", "full"]
 
 
 @dataclass
@@ -145,7 +145,8 @@ class RunConfig:
         name: of the run; its directory is `output/name`.
         output: folder of the runs.
         seed: of weights, order of the data, augmentation and dropout.
-        method: `branched` (planned tree), `shared` (one adapter set), `separate` (one per task), `decoders` (backbone
+        method: `branched` (planned tree), `shared` (one adapter set), `separate` (one per task), `comb` (a shared
+            LoRA and one per task in the last block of each level, MTLoRA), `decoders` (backbone
             frozen, no adapters), `full` (full fine-tuning of the backbone, no adapters). Controls at the group counts
             of the planned tree: `random` (a tree drawn by the seed) and `anti` (planned from the negated affinity).
         tasks: by name.

@@ -10,7 +10,7 @@ from branchtune.cli.arguments import configured
 TEXT = """Train several methods with several seeds on one configuration, with equal tuning, and tabulate them: metrics,
 delta_m over the single-task models, parameters by owner, MACs, time and memory. Interrupted, the same command goes on.
 Writes comparison.json, comparison.md and pareto.svg into output/name."""
-METHODS = ["full", "decoders", "shared", "separate", "branched", "random", "anti"]
+METHODS = ["full", "decoders", "shared", "separate", "comb", "branched", "random", "anti"]
 
 
 def run(argv: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ TITLES = {
     "decoders": "decoders only",
     "shared": "one shared adapter set",
     "separate": "one adapter set per task",
+    "comb": "comb (MTLoRA)",
     "branched": "branched, planned tree",
     "random": "branched, random tree",
     "anti": "branched, anti-affinity tree",

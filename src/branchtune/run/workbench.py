@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from branchtune.adapters.comb import Comb
 from branchtune.affinity import Affinity
 from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
@@ -205,7 +206,8 @@ class Workbench:
     def build(self, tree: TaskTree | None) -> MultiTaskModel:
         """A model by the configuration's method; `tree` is the planned one where the method needs it."""
         config = self.config
-        adapted = config.method in (*PLANNED, "shared", "separate")
+        adapted = config.method in (*PLANNED, "shared", "separate", "comb")
+        adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
         if config.method == "separate":
             tree = TaskTree.separate(self.names, self.depth)
         elif config.method not in PLANNED:
@@ -214,7 +216,7 @@ class Workbench:
             self.backbone,
             self.tasks,
             tree,
-            config.adapter if adapted else None,
+            adapter if adapted else None,
             config.decoder,
             extras=config.extras if adapted else (),
             train_backbone=config.method == "full",
