@@ -14,7 +14,7 @@ LAYERS = [
     {"tasks"},
     {"backbone", "weight_loading", "images"},
     {"adapters", "reach", "route", "cost"},
-    {"branching"},
+    {"branching", "streams"},
     {"decoders", "decoding"},
     {"model"},
     {"batch", "finite", "decoder_fit"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"training", "config", "settings", "settings_errors"},
     {"shipping"},
     {"run", "report"},
-    {"demo"},
+    {"demo", "comparison"},
     {"cli"},
 ]
 PLACE = {part: index for index, parts in enumerate(LAYERS) for part in parts}

@@ -13,6 +13,7 @@ from branchtune._version import __version__
 if TYPE_CHECKING:
     from branchtune.adapters.adapter import Adapter
     from branchtune.adapters.bottleneck import Bottleneck
+    from branchtune.adapters.comb import Comb
     from branchtune.adapters.lora import LoRA
     from branchtune.affinity import Affinity, measure_affinity
     from branchtune.backbone.source import create_backbone
@@ -42,6 +43,7 @@ _MODULES = {
     "AdaTask": "training.adatask",
     "Affinity": "affinity",
     "Bottleneck": "adapters.bottleneck",
+    "Comb": "adapters.comb",
     "Decoder": "decoders.decoder",
     "Depth": "tasks.depth",
     "Edges": "tasks.edges",
@@ -71,6 +73,7 @@ __all__ = [
     "Adapter",
     "Affinity",
     "Bottleneck",
+    "Comb",
     "Decoder",
     "Depth",
     "Edges",

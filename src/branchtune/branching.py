@@ -86,6 +86,12 @@ class BranchedBackbone(nn.Module):
         if adapter is not None:
             self.sites = {site.name: site for site in adapter.select_sites(spec)}
             self._build_adapters(adapter)
+        # Before the hooks below: the streams need what the frozen layers return.
+        self.streams = None if adapter is None else adapter.streams(self.frozen, spec, tree.tasks)
+        if self.streams is not None:
+            if max(tree.group_counts) > 1:
+                raise UserError(f"{type(adapter).__name__} gives every task a stream of its own: its tree cannot fork")
+            self.adapters.update(self.streams.adapters)
         self._register_hooks()
         self.train()
 
@@ -140,9 +146,30 @@ class BranchedBackbone(nn.Module):
         route = Route.of(self.tree, self.tree.tasks if tasks is None else tasks)
         run = _Run(route, len(images), Reach(route.slot))
         self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
+        if self.streams is None:
+            taps, reach = self._run_hooked(images, run, inputs), run.reach
+        else:
+            with self.streams.keeping() as kept:
+                self._run_hooked(images, run, inputs)
+            own = {task: (index,) * self.tree.num_levels for index, task in enumerate(route.slot)}
+            reach = Reach(own, trunk=run.reach)
+            taps = self.streams.run(kept, list(own), self.adapters, reach)
+        size = (images.shape[2], images.shape[3])
+        batch = len(images)
+        for level, tap in zip(self.spec.levels, taps, strict=True):
+            if self.streams is None and len(tap) != route.width(level.index) * batch:
+                raise UserError(
+                    f"{self.spec.name} lost the branches before the end of level {level.index} ({level.end!r}): its "
+                    "code reshapes with a batch size from before the fork; choose other levels"
+                )
+        maps = [to_map(tap, level.feature, size) for tap, level in zip(taps, self.spec.levels, strict=True)]
+        split = [reach.split(folded, level) for level, folded in enumerate(maps)]
+        return {task: [parts[task] for parts in split] for task in route.slot}
+
+    def _run_hooked(self, images: Tensor, run: _Run, inputs: Mapping[str, Any] | None) -> list[Tensor]:
         token = _current_run.set(run)
         try:
-            taps = self._run_backbone(images, run, dict(inputs or {}))
+            return self._run_backbone(images, run, dict(inputs or {}))
         except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
             explained = explain(error, images, self.frozen, self.spec)
             if explained is None:
@@ -150,17 +177,6 @@ class BranchedBackbone(nn.Module):
             raise explained from error
         finally:
             _current_run.reset(token)
-        size = (images.shape[2], images.shape[3])
-        batch = len(images)
-        for level, tap in zip(self.spec.levels, taps, strict=True):
-            if len(tap) != route.width(level.index) * batch:
-                raise UserError(
-                    f"{self.spec.name} lost the branches before the end of level {level.index} ({level.end!r}): its "
-                    "code reshapes with a batch size from before the fork; choose other levels"
-                )
-        maps = [to_map(tap, level.feature, size) for tap, level in zip(taps, self.spec.levels, strict=True)]
-        split = [run.reach.split(folded, level) for level, folded in enumerate(maps)]
-        return {task: [parts[task] for parts in split] for task in route.slot}
 
     def _run_backbone(self, images: Tensor, run: _Run, inputs: dict[str, Any]) -> list[Tensor]:
         if self.spec.feature_indices is not None:

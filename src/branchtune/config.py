@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.bottleneck import Bottleneck
+from branchtune.adapters.comb import Comb
 from branchtune.adapters.lora import LoRA
 from branchtune.data.augmentation import Augmentation, Interpolation
 from branchtune.decoders.decoder import Decoder
@@ -23,9 +24,9 @@ from branchtune.training.task_optimizer import TaskOptimizer
 from branchtune.training.weighted_sum import WeightedSum
 
 # A class that is imported may be named without its module: --adapter=Bottleneck.
-FAMILIES = (LoRA, Bottleneck, LightDecoder, HRNetDecoder, WeightedSum, AdaTask)
+FAMILIES = (LoRA, Bottleneck, Comb, LightDecoder, HRNetDecoder, WeightedSum, AdaTask)
 
-Method = Literal["branched", "shared", "separate", "decoders", "full"]
+Method = Literal["branched", "random", "anti", "shared", "separate", "comb", "decoders", "full"]
 
 
 @dataclass
@@ -161,8 +162,10 @@ class RunConfig:
         name: of the run; its directory is `output/name`.
         output: folder of the runs.
         seed: of weights, order of the data, augmentation and dropout.
-        method: `branched` (planned tree), `shared` (one adapter set), `separate` (one per task), `decoders` (backbone
-            frozen, no adapters), `full` (full fine-tuning of the backbone, no adapters).
+        method: `branched` (planned tree), `shared` (one adapter set), `separate` (one per task), `comb` (a shared
+            LoRA and one per task in the last block of each level, MTLoRA), `decoders` (backbone
+            frozen, no adapters), `full` (full fine-tuning of the backbone, no adapters). Controls at the group counts
+            of the planned tree: `random` (a tree drawn by the seed) and `anti` (planned from the negated affinity).
         tasks: by name.
         backbone: the frozen backbone.
         data: images and labels.

@@ -36,26 +36,31 @@ class TreeCost:
         nodes: every node with its cost.
         stem_macs: what no branch repeats, see `BackboneSpec`.
         backbone_macs: one plain backbone pass, the unit of `ratio`.
+        streams: what the tasks' own streams add at each level, for adapter families that have such.
     """
 
     nodes: tuple[tuple[Node, LevelCost], ...]
     stem_macs: int
     backbone_macs: int
+    streams: tuple[LevelCost, ...] = ()
 
     @property
     def parameters(self) -> int:
         """Trainable adapter parameters."""
-        return sum(cost.parameters for _, cost in self.nodes)
+        return sum(cost.parameters for cost in self._parts())
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of backbone and adapters per image."""
-        return self.stem_macs + sum(cost.macs for _, cost in self.nodes)
+        return self.stem_macs + sum(cost.macs for cost in self._parts())
 
     @property
     def ratio(self) -> float:
         """`macs` as a multiple of one plain backbone pass: what `budget` bounds."""
         return self.macs / self.backbone_macs
+
+    def _parts(self) -> list[LevelCost]:
+        return [*(cost for _, cost in self.nodes), *self.streams]
 
 
 def level_costs(spec: BackboneSpec, adapter: Adapter | None) -> tuple[LevelCost, ...]:
@@ -75,4 +80,14 @@ def tree_cost(spec: BackboneSpec, tree: TaskTree, adapter: Adapter | None) -> Tr
     """The predicted cost of `tree` on the traced backbone; the built model matches it exactly."""
     costs = level_costs(spec, adapter)
     nodes = tuple((node, costs[node.level]) for node in tree.nodes())
-    return TreeCost(nodes, spec.stem_macs, spec.macs)
+    streams: tuple[LevelCost, ...] = ()
+    if adapter is not None:
+        streams = tuple(
+            LevelCost(
+                len(tree.tasks) * adapter.stream_parameters(spec, level.index),
+                0,
+                len(tree.tasks) * adapter.stream_macs(spec, level.index),
+            )
+            for level in spec.levels
+        )
+    return TreeCost(nodes, spec.stem_macs, spec.macs, streams)

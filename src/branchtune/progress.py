@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -46,6 +48,15 @@ class Reporter:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
+
+    def table(self, title: str, heading: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+        """Print a table whose first column is text and whose others are numbers."""
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for index, text in enumerate(heading):
+            table.add_column(text, justify="right" if index else "left", overflow="fold")
+        for row in body:
+            table.add_row(*row)
+        self.console.print(table)
 
     @contextmanager
     def track(self, title: str, total: int) -> Iterator[Advance]:

@@ -21,16 +21,19 @@ class Reach:
 
     Args:
         slot: per task and level, the position of its group among the active ones.
+        trunk: of the pass that these tasks' own streams leave; it is reached with them.
     """
 
-    def __init__(self, slot: Mapping[str, Sequence[int]]) -> None:
-        self.slot = slot
+    def __init__(self, slot: Mapping[str, Sequence[int]], trunk: Reach | None = None) -> None:
+        self.slot, self.trunk = slot, trunk
         self._deepest: dict[int, dict[str, int]] = defaultdict(dict)
 
     def note(self, task: str, level: int) -> None:
         """The current backward pass has a gradient for the features of `task` at the end of `level`."""
         deepest = self._deepest[_backward_pass()]
         deepest[task] = max(level, deepest.get(task, level))
+        if self.trunk is not None:
+            self.trunk.note(task, level)
 
     def groups(self, level: int) -> set[int]:
         """Positions of the groups of `level` that the current backward pass reaches."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from branchtune.backbone.spec import BackboneSpec, Site
     from branchtune.reach import Nodes
+    from branchtune.streams import TaskStreams
 
 
 class Adapter(ABC):
@@ -38,6 +39,18 @@ class Adapter(ABC):
     @abstractmethod
     def macs(self, site: Site) -> int:
         """Multiply-accumulates per image that one node adds at `site`."""
+
+    def stream_parameters(self, spec: BackboneSpec, level: int) -> int:
+        """Trainable parameters of one task's own stream at `level`; none in most families."""
+        return 0
+
+    def stream_macs(self, spec: BackboneSpec, level: int) -> int:
+        """Multiply-accumulates per image that one task's own stream adds at `level`."""
+        return 0
+
+    def streams(self, frozen: nn.Module, spec: BackboneSpec, tasks: Sequence[str]) -> TaskStreams | None:
+        """For families whose tasks leave a common stream: what the decoders read instead of the groups' features."""
+        return None
 
     @abstractmethod
     def build(self, site: Site) -> nn.Module:

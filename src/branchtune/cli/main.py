@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": "choose a tree from a measured affinity, and print what it costs",
     "reference": "train the single-task models that delta_m divides by",
     "check-data": "look through a folder of images and labels before training on it",
+    "compare": "train several methods with several seeds, and tabulate them",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images, write maps and colour pictures",
 }

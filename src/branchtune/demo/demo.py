@@ -44,7 +44,7 @@ def demo(settings: Settings, train_all: bool, reporter: Reporter) -> dict[str, C
     for method in ("branched", "shared", "separate", "decoders"):
         if method in TRAINED or train_all:
             reporter.say(f"\n== {TITLES[method].replace(chr(10), ' ')} ==")
-            results = fit(settings.but(method=method, name=f"{name}/{method}"), reporter, decoders_from=first)
+            results = fit(settings.but(method=method, name=f"{name}/{method}"), reporter, reuse=first)
             first = first or Path(settings.config.output) / name / method
         elif method in committed:
             results = committed[method]

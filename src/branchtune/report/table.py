@@ -68,12 +68,12 @@ def sections(columns: Sequence[Column], reference: Reference | None) -> list[lis
         metrics.append(row("Δm %", "0", [_signed(r.delta_m) for r in results]))
     parameters, macs = settings.get("parameters", {}), settings.get("macs", {})
     trained = [
-        row(f"params {owner}", _count(parameters.get(owner)), [_count(r.parameters[owner]) for r in results])
+        row(f"params {owner}", count(parameters.get(owner)), [count(r.parameters[owner]) for r in results])
         for owner in ("adapters", "extras", "decoders", "backbone")
         if owner in ("adapters", "decoders") or parameters.get(owner) or any(r.parameters[owner] for r in results)
     ]
     cost = [
-        row(f"MACs {part}", _count(macs.get(part)), [_count(r.macs[part]) for r in results])
+        row(f"MACs {part}", count(macs.get(part)), [count(r.macs[part]) for r in results])
         for part in ("backbone", "decoders")
     ]
     cost.append(row("ms per image", _number(settings.get("ms_per_image")), [_number(r.ms_per_image) for r in results]))
@@ -91,8 +91,8 @@ def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
-def _count(value: int | None) -> str:
-    """Three digits and a unit: 271k, 1.00M."""
+def count(value: int | None) -> str:
+    """Three digits and a unit: 271k, 1.00M; a dash for None."""
     if value is None:
         return "-"
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -26,19 +26,19 @@ from branchtune.run.directory import RunDirectory
 from branchtune.run.lock import locked
 from branchtune.run.manifest import manifest
 from branchtune.run.results import Results, measure_cost
-from branchtune.run.workbench import Workbench
+from branchtune.run.workbench import PLANNED, Workbench
 from branchtune.settings import Settings
-from branchtune.training.train import train
+from branchtune.training.train import Training, train
 from branchtune.tree import TaskTree
 
 
-def fit(settings: Settings, reporter: Reporter, decoders_from: Path | None = None) -> Results:
+def fit(settings: Settings, reporter: Reporter, reuse: Path | None = None) -> Results:
     """Run or continue a run to its end.
 
     Args:
         settings: the configuration.
         reporter: for messages and progress.
-        decoders_from: another run of the same tasks, data, backbone and seed whose fitted decoders may be reused.
+        reuse: another run of the same tasks, data, backbone and seed whose fitted decoders and affinity may be reused.
 
     Raises:
         UserError: anything that the configuration or the data get wrong. A mistake in the configuration shows before
@@ -50,7 +50,7 @@ def fit(settings: Settings, reporter: Reporter, decoders_from: Path | None = Non
     if run.has("results.json"):
         reporter.say(f"{run.path} is finished: these are its results (choose another --name for a new run)")
         return Results.load(run.file("results.json"))
-    return _Fit(settings, run, reporter).run_all(decoders_from)
+    return _Fit(settings, run, reporter).run_all(reuse)
 
 
 def measure(settings: Settings, reporter: Reporter) -> Affinity:
@@ -88,20 +88,21 @@ class _Fit:
         self.config, self.run, self.reporter = settings.config, run, reporter
         self.bench = Workbench(self.config, reporter)
 
-    def run_all(self, decoders_from: Path | None) -> Results:
+    def run_all(self, reuse: Path | None) -> Results:
         with self.started(plans=True):
-            return self._run_phases(decoders_from)
+            return self._run_phases(reuse)
 
-    def _run_phases(self, decoders_from: Path | None) -> Results:
-        if decoders_from is not None and not self.run.has("decoders.safetensors"):
-            write_bytes(self.run.file("decoders.safetensors"), (decoders_from / "decoders.safetensors").read_bytes())
-        tree = self.tree() if self.config.method == "branched" else None
+    def _run_phases(self, reuse: Path | None) -> Results:
+        for name in ("decoders.safetensors", "affinity.json"):
+            if reuse is not None and (reuse / name).exists() and not self.run.has(name):
+                write_bytes(self.run.file(name), (reuse / name).read_bytes())
+        tree = self.tree() if self.config.method in PLANNED else None
         self.bench.seed("train")
         model = self.bench.build(tree)
         self.run.write("manifest.json", manifest(self.bench, model))
         self._load_decoders(model)
         reference = self.bench.reference
-        seconds = train(
+        training = train(
             model,
             self.config,
             self.bench.train_batches(),
@@ -111,7 +112,7 @@ class _Fit:
             self.bench.device,
             self.reporter,
         )
-        return self.finish(model, seconds)
+        return self.finish(model, training)
 
     @contextmanager
     def started(self, plans: bool) -> Iterator[None]:
@@ -192,8 +193,7 @@ class _Fit:
         """The planned tree, or the one written by hand."""
         path = self.run.file("tree.json")
         if not path.exists():
-            by_hand = self.config.tree.levels is not None
-            self.run.write("tree.json", self.bench.plan(None if by_hand else self.affinity()).to_json())
+            self.run.write("tree.json", self.bench.plan(self.affinity() if self.bench.measures else None).to_json())
         try:
             tree = TaskTree.from_json(self.run.read("tree.json"))
         except UserError as error:
@@ -201,7 +201,7 @@ class _Fit:
         self.reporter.say(describe_plan(tree, self.bench.spec, self.config.adapter))
         return tree
 
-    def finish(self, model: MultiTaskModel, seconds: float) -> Results:
+    def finish(self, model: MultiTaskModel, training: Training) -> Results:
         """Evaluate the trained model, save it, and write the results, which mark the run as finished."""
         batches = self.bench.test_batches()
         model.to(self.bench.device).eval()
@@ -210,7 +210,7 @@ class _Fit:
             metrics = evaluate(model, itertools.islice(batches, limit), advance)
         model.save_pretrained(self.run.file("model"))
         results = Results.of(
-            self.config, model, metrics, self.bench.reference, seconds, measure_cost(model, self.config)
+            self.config, model, metrics, self.bench.reference, training, measure_cost(model, self.config)
         )
         results.save(self.run.file("results.json"))
         return results

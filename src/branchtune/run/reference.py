@@ -51,6 +51,7 @@ def train_reference(settings: Settings, seeds: Sequence[int], name: str, reporte
             },
             "macs": {key: sum(r.macs[key] for r in first.values()) for key in ("backbone", "decoders")},
             "ms_per_image": sum(r.ms_per_image for r in first.values()),
+            "train_memory": max((r.train_memory or 0 for r in first.values()), default=0) or None,
             "train_seconds": sum(r.train_seconds for results in runs.values() for r in results),
             "hardware": next(iter(first.values())).hardware,
             "versions": next(iter(first.values())).versions,

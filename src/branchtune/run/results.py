@@ -20,6 +20,7 @@ from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
 from branchtune.model import MultiTaskModel
 from branchtune.run.manifest import hardware, versions
+from branchtune.training.memory import Training
 
 FORMAT = 1
 
@@ -34,6 +35,7 @@ class Results:
         parameters: by owner: adapters, extras, decoders, backbone (full fine-tuning), frozen.
         macs: `backbone_plain` (one plain pass), `backbone` (with adapters and branches), `decoders`; per image.
         ms_per_image: inference of all tasks.
+        train_memory: bytes, see `Training`; None in results of older versions.
         reference: id of what `gains` and `delta_m` (percent) divide by, or None.
         groups: groups per level.
     """
@@ -55,6 +57,7 @@ class Results:
     tree: dict[str, Any]
     hardware: str
     versions: dict[str, str]
+    train_memory: int | None = None
     format: int = field(default=FORMAT)
 
     @classmethod
@@ -64,7 +67,7 @@ class Results:
         model: MultiTaskModel,
         metrics: dict[str, dict[str, float]],
         reference: Reference | None,
-        train_seconds: float,
+        training: Training,
         cost: dict[str, Any],
     ) -> Results:
         results = cls(
@@ -77,7 +80,8 @@ class Results:
             parameters=model.count_parameters(),
             macs=cost["macs"],
             ms_per_image=cost["ms_per_image"],
-            train_seconds=train_seconds,
+            train_seconds=training.seconds,
+            train_memory=training.memory,
             reference=None,
             gains=None,
             delta_m=None,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from branchtune.adapters.comb import Comb
 from branchtune.affinity import Affinity
 from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
@@ -24,7 +25,7 @@ from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
 from branchtune.model import MultiTaskModel
-from branchtune.planning import plan
+from branchtune.planning import anti_affinity_tree, plan, random_tree
 from branchtune.progress import Reporter
 from branchtune.run.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
 from branchtune.run.packaged import packaged_reference
@@ -32,6 +33,8 @@ from branchtune.training.device import choose_device
 from branchtune.tree import TaskTree
 
 PHASES = ("decoders", "affinity", "train")
+# Methods whose tree comes from the measured affinity.
+PLANNED = ("branched", "random", "anti")
 
 
 class Workbench:
@@ -96,19 +99,33 @@ class Workbench:
         # Which samples are left belongs to the manifest that begins a run.
         opened = self.dataset if skips else self._open
         sizes = {split: len(opened(split)) for split in ("train", "val", self.test_split)}
-        if sizes["train"] < 2 and (not plans or (self.config.method == "branched" and self.config.tree.levels is None)):
+        if sizes["train"] < 2 and (not plans or self.measures):
             raise UserError(
                 f"{sizes['train']} training image: affinity compares the gradients of different ones, give at least 2 "
                 "(data.train_size), a tree by hand (tree.levels), or a method without a planned tree"
             )
         tree = None
-        if self.config.method == "branched":
+        if self.config.method in PLANNED:
             unrelated = Affinity.from_matrix(self.names, np.eye(len(self.names)), self.spec)
             tree = self.plan(unrelated) if plans else TaskTree.shared(self.names, self.depth)
         self.build(tree)
 
+    @property
+    def measures(self) -> bool:
+        """Whether the run's tree needs a measured affinity."""
+        by_hand = self.config.tree.levels is not None and self.config.method != "anti"
+        return self.config.method in PLANNED and not by_hand
+
     def plan(self, affinity: Affinity | None) -> TaskTree:
-        """The tree that the configuration asks for: written by hand, or planned from `affinity`."""
+        """The tree that the configuration asks for: written by hand, planned from `affinity`, or a control."""
+        planned = self._planned(affinity)
+        if self.config.method == "random":
+            return random_tree(self.names, planned.group_counts, self.config.seed)
+        if self.config.method == "anti" and affinity is not None:
+            return anti_affinity_tree(affinity, planned.group_counts)
+        return planned
+
+    def _planned(self, affinity: Affinity | None) -> TaskTree:
         wanted = self.config.tree
         if wanted.levels is not None:
             return TaskTree(wanted.levels)
@@ -219,16 +236,17 @@ class Workbench:
     def build(self, tree: TaskTree | None) -> MultiTaskModel:
         """A model by the configuration's method; `tree` is the planned one where the method needs it."""
         config = self.config
-        adapted = config.method in ("branched", "shared", "separate")
+        adapted = config.method in (*PLANNED, "shared", "separate", "comb")
+        adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
         if config.method == "separate":
             tree = TaskTree.separate(self.names, self.depth)
-        elif config.method != "branched":
+        elif config.method not in PLANNED:
             tree = None
         return MultiTaskModel(
             self.backbone,
             self.tasks,
             tree,
-            config.adapter if adapted else None,
+            adapter if adapted else None,
             config.decoder,
             extras=config.extras if adapted else (),
             train_backbone=config.method == "full",

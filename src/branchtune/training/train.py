@@ -20,6 +20,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.training.callbacks import EpochProgress, MetricsTable, StopEarly
 from branchtune.training.checkpoint_io import read_checkpoint
+from branchtune.training.memory import Memory, Training
 from branchtune.training.module import MultiTaskModule, check_checkpoint
 from branchtune.training.trainer import MANUAL_KEYS, build_trainer, quiet_lightning
 
@@ -43,7 +44,7 @@ def train(
     reference: dict[str, float] | None,
     device: torch.device,
     reporter: Reporter,
-) -> float:
+) -> Training:
     """Train `model` in place; epochs already in `directory/checkpoints/last.ckpt` are not repeated.
 
     Args:
@@ -54,17 +55,18 @@ def train(
         device: to train on.
 
     Returns:
-        Seconds of training, with those of the epochs that an interrupted run had completed.
+        What the training took; its seconds hold those of the epochs that an interrupted run had completed.
 
     Raises:
         UserError: a loss that is not finite, a checkpoint that does not fit, a trainer argument that does not exist.
         KeyboardInterrupt: interrupted, or told to terminate.
     """
-    checkpoints, timer = directory / "checkpoints", Timer()
+    checkpoints, timer, memory = directory / "checkpoints", Timer(), Memory()
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     module = _module(model, config)
     callbacks: list[L.Callback] = [
         timer,
+        memory,
         EpochProgress(reporter, f"train {directory.name}"),
         MetricsTable(directory / "metrics.csv", reference),
         # In this order: the last checkpoint knows the best, so that one of an epoch that must be repeated is replaced.
@@ -84,7 +86,7 @@ def train(
         check_checkpoint(checkpoint, model)
         module.load_trained_state(checkpoint["state_dict"])
     model.eval()
-    return float(timer.time_elapsed())
+    return Training(float(timer.time_elapsed()), memory.bytes)
 
 
 def _module(model: MultiTaskModel, config: RunConfig) -> MultiTaskModule:

@@ -1,0 +1,35 @@
+"""Write docs/results.md from the committed comparisons, results/*/comparison.json.
+
+python scripts/results_page.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from branchtune.atomic import write_text
+from branchtune.comparison.result import Comparison
+from branchtune.comparison.tables import markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results.md"
+
+
+def page() -> str:
+    """The page: what docs/results_head.md says, then the tables of every comparison."""
+    parts = [(ROOT / "docs" / "results_head.md").read_text(encoding="utf-8").rstrip()]
+    for path in sorted((ROOT / "results").glob("*/comparison.json")):
+        comparison = Comparison.load(path)
+        text = path.with_name("README.md")
+        parts.append(f"## {comparison.name}")
+        if text.exists():
+            parts.append(text.read_text(encoding="utf-8").strip())
+        parts.append(markdown(comparison).strip())
+        if path.with_name("pareto.svg").exists():
+            parts.append(f"![Δm against cost](../{path.parent.relative_to(ROOT).as_posix()}/pareto.svg)")
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page())
+    print(f"wrote {PAGE.relative_to(ROOT)}")

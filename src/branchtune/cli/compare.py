@@ -1,0 +1,43 @@
+"""`branchtune compare CONFIG`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from branchtune.cli.arguments import configured
+
+TEXT = """Train several methods with several seeds on one configuration, with equal tuning, and tabulate them: metrics,
+delta_m over the single-task models, parameters by owner, MACs, time and memory. Interrupted, the same command goes on.
+Writes comparison.json, comparison.md and pareto.svg into output/name."""
+METHODS = ["full", "decoders", "shared", "separate", "comb", "branched", "random", "anti"]
+
+
+def run(argv: Sequence[str]) -> None:
+    settings, options = configured(
+        "compare",
+        TEXT,
+        argv,
+        methods={"type": list[str], "default": METHODS, "help": "methods beside the single-task models"},
+        seeds={"type": list[int], "default": [0, 1, 2], "help": "every method is trained with each of them"},
+        grid={
+            "type": list[float],
+            "default": [],
+            "help": "multiples of each method's own learning rate to try with the first seed, e.g. [0.3,1,3]",
+        },
+    )
+    from branchtune.atomic import write_text
+    from branchtune.comparison.compare import Comparer
+    from branchtune.comparison.pareto import pareto
+    from branchtune.comparison.tables import markdown, tables
+    from branchtune.progress import Reporter
+
+    reporter = Reporter(options.quiet)
+    comparer = Comparer(settings, options.methods, options.seeds, options.grid, reporter)
+    comparison = comparer.run(shlex.join(["branchtune", "compare", *argv]))
+    comparison.save(comparer.folder / "comparison.json")
+    write_text(comparer.folder / "comparison.md", markdown(comparison))
+    pareto(comparison, comparer.folder / "pareto.svg")
+    for cells in tables(comparison):
+        reporter.table(cells.title, cells.heading, cells.body)
+    reporter.say(f"wrote {comparer.folder}/comparison.json, comparison.md and pareto.svg")

@@ -1,0 +1,1 @@
+"""The comparison of methods: equal tuning, several seeds, every raw number kept."""

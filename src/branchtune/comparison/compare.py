@@ -1,0 +1,141 @@
+"""Tune, train and collect every method with every seed; what is finished is not repeated."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from branchtune.comparison.methods import SINGLE, TITLES, with_rate
+from branchtune.comparison.result import Comparison, Tuning
+from branchtune.errors import UserError, unknown
+from branchtune.evaluation.delta_m import delta_m
+from branchtune.evaluation.references import Reference
+from branchtune.progress import Reporter
+from branchtune.run.fit import fit
+from branchtune.run.reference import train_reference
+from branchtune.run.results import Results
+from branchtune.settings import Settings
+
+
+class Comparer:
+    """Runs the trainings of one comparison in `output/name`, one directory for each method, rate and seed.
+
+    Args:
+        settings: the configuration that all methods share.
+        methods: of `TITLES`; the single-task models are always trained, as delta_m divides by them.
+        seeds: at least one, distinct.
+        grid: multiples of each method's own learning rate that are tried with the first seed; the one with the best
+            metrics on the validation split after the last epoch is used for all seeds. Empty: the configuration's.
+        reporter: for messages and progress.
+
+    Raises:
+        UserError: an unknown method, no seed, seeds or rates given twice, a rate that is not positive.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        methods: Sequence[str],
+        seeds: Sequence[int],
+        grid: Sequence[float],
+        reporter: Reporter,
+    ) -> None:
+        for method in methods:
+            if method not in TITLES:
+                raise unknown("method", method, TITLES)
+        for name, values in (("methods", methods), ("seeds", seeds), ("grid", grid)):
+            if len(set(values)) < len(values):
+                raise UserError(f"{name} {list(values)}: one is given twice")
+        wanted = [method for method in methods if method != SINGLE]
+        if not seeds or not wanted:
+            raise UserError("compare needs at least one seed and one method beside the single-task models")
+        if not all(0 < factor < math.inf for factor in grid):
+            raise UserError(f"grid {list(grid)}: give positive multiples of the learning rate, such as [0.3, 1, 3]")
+        # Planned trees first: their fitted decoders and measured affinity serve the other methods of the same seed.
+        self.methods = sorted(wanted, key=lambda method: method != "branched")
+        self.settings, self.seeds, self.grid, self.reporter = settings, list(seeds), list(grid), reporter
+        self.name = settings.config.name
+        self.folder = Path(settings.config.output) / self.name
+
+    def run(self, command: str) -> Comparison:
+        """Train what is missing.
+
+        Args:
+            command: that made the comparison, to be stored with it.
+        """
+        tuning = {method: self._tune(method) for method in (*self.methods, SINGLE)}
+        runs: dict[str, list[Results]] = {}
+        for seed in self.seeds:
+            for method in self.methods:
+                runs.setdefault(method, []).append(self._fit(method, tuning[method].factor, seed))
+        reference = self._single(tuning[SINGLE].factor, self.seeds)
+        order = [method for method in TITLES if method in runs]
+        return Comparison(
+            self.name,
+            command,
+            self.settings.but(output="runs", reference=None).text(),
+            self.seeds,
+            {method: tuning[method] for method in (SINGLE, *order)},
+            reference,
+            {method: [r.compared_with(reference) for r in runs[method]] for method in order},
+        )
+
+    def _tune(self, method: str) -> Tuning:
+        if not self.grid:
+            return Tuning(1.0, {})
+        seed = self.seeds[0]
+        scores: dict[str, float] = {}
+        base: dict[str, float] | None = None
+        for factor in self.grid:
+            if method == SINGLE:
+                self._single(factor, [seed])
+                folders = {task: self._path(f"single-x{factor:g}/single-{task}-{seed}") for task in self._directions()}
+            else:
+                self._fit(method, factor, seed)
+                folders = dict.fromkeys(self._directions(), self._path(_run_name(method, factor, seed)))
+            heads = {task: self._last_validation(folder, task) for task, folder in folders.items()}
+            base = base or heads
+            scores[f"{factor:g}"] = delta_m(heads, base, self._directions())
+        best = max(self.grid, key=lambda factor: scores[f"{factor:g}"])
+        self.reporter.say(f"{method}: learning rate x {best:g} of {scores}")
+        return Tuning(best, scores)
+
+    def _fit(self, method: str, factor: float, seed: int) -> Results:
+        name = _run_name(method, factor, seed)
+        run = with_rate(self.settings, method, factor).but(
+            method=method, seed=seed, reference=None, name=f"{self.name}/{name}"
+        )
+        return fit(run, self.reporter, self._reusable(seed))
+
+    def _reusable(self, seed: int) -> Path | None:
+        """A finished run of this seed, of a planned tree where there is one: decoders and affinity are the same."""
+        found = sorted(
+            self.folder.glob(f"*-{seed}/results.json"), key=lambda p: not p.parent.name.startswith("branched")
+        )
+        return found[0].parent if found else None
+
+    def _single(self, factor: float, seeds: Sequence[int]) -> Reference:
+        settings = with_rate(self.settings, SINGLE, factor).but(name=f"{self.name}/single-x{factor:g}")
+        return train_reference(settings, seeds, f"{self.name}, single-task", self.reporter)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name
+
+    def _directions(self) -> dict[str, bool]:
+        return {name: task.higher_is_better for name, task in self.settings.config.tasks.items()}
+
+    def _last_validation(self, folder: Path, task: str) -> float:
+        """The headline metric of `task` after the last epoch."""
+        headline = self.settings.config.tasks[task].headline
+        try:
+            with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+                values = [row[headline] for row in csv.DictReader(file) if row["task"] == task]
+            return float(values[-1])
+        except (OSError, LookupError, ValueError) as error:
+            raise UserError(f"{folder}/metrics.csv has no {headline} of {task!r}: tuning needs validation") from error
+
+
+def _run_name(method: str, factor: float, seed: int) -> str:
+    return f"{method}-x{factor:g}-{seed}"

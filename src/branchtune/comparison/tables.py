@@ -1,0 +1,109 @@
+"""The cells of a comparison's tables, and Markdown made from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from branchtune.comparison.methods import SINGLE, TITLES
+from branchtune.comparison.result import Comparison
+from branchtune.comparison.summary import Row, Spread, advantage, rows
+from branchtune.report.table import count
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table: a heading per column, and rows of text."""
+
+    title: str
+    heading: list[str]
+    body: list[list[str]]
+
+    def markdown(self) -> str:
+        lines = [self.heading, ["---", *["---:"] * (len(self.heading) - 1)], *self.body]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def tables(comparison: Comparison) -> list[Cells]:
+    """Everything that a comparison prints, without empty tables."""
+    made = (quality(comparison), parameters(comparison), cost(comparison), differences(comparison))
+    return [cells for cells in made if cells.body]
+
+
+def quality(comparison: Comparison) -> Cells:
+    """Headline metrics and delta_m: mean and standard deviation over seeds."""
+    first = next(iter(comparison.runs.values()))[0]
+    heading = [f"{task} {name} {'↑' if first.higher_is_better[task] else '↓'}" for task, name in first.headline.items()]
+    body = [
+        [
+            TITLES[row.method],
+            *(_spread(row.metrics[task]) for task in first.headline),
+            _spread(row.delta_m, signed=True),
+        ]
+        for row in rows(comparison)
+    ]
+    seeds = ", ".join(map(str, comparison.seeds))
+    return Cells(f"Mean and standard deviation over seeds {seeds}", ["method", *heading, "Δm %"], body)
+
+
+def parameters(comparison: Comparison) -> Cells:
+    """Trainable parameters by owner."""
+    owners = ("adapters", "extras", "decoders", "backbone")
+    body = [[TITLES[row.method], *(count(row.parameters.get(o, 0)) for o in owners)] for row in rows(comparison)]
+    return Cells("Trainable parameters by owner", ["method", *owners], body)
+
+
+def cost(comparison: Comparison) -> Cells:
+    """Work per image, groups per level, training time and memory, and the tuned learning rate."""
+    heading = ["method", "groups", "MACs backbone", "MACs decoders", "train s", "train MiB", "lr x"]
+    body = [_cost(row, comparison.tuning[row.method].factor) for row in rows(comparison)]
+    return Cells("MACs per image for all tasks; time and memory of training; multiple of the rate", heading, body)
+
+
+def differences(comparison: Comparison, method: str = "branched") -> Cells:
+    """delta_m of `method` minus that of every other one, paired by seed."""
+    others = [other for other in (SINGLE, *comparison.runs) if other != method]
+    body = []
+    for other in others if method in comparison.runs else ():
+        spread = advantage(comparison, method, other)
+        body.append([f"{TITLES[method]} − {TITLES[other]}", f"{spread.mean:+.2f}", _error(spread), verdict(spread)])
+    return Cells("Differences of Δm in points", ["difference", "mean", "standard error", "verdict"], body)
+
+
+def verdict(spread: Spread) -> str:
+    """Whether the difference is larger than twice its standard error, and in which direction."""
+    if math.isnan(spread.error):
+        return "one seed: undecided"
+    if abs(spread.mean) <= 2 * spread.error:
+        return "within noise"
+    return "ahead" if spread.mean > 0 else "behind"
+
+
+def markdown(comparison: Comparison) -> str:
+    """All tables, with what they count and how to remake them."""
+    first = next(iter(comparison.runs.values()))[0]
+    parts: list[str] = []
+    for cells in tables(comparison):
+        parts += [f"{cells.title}:", cells.markdown()]
+    parts.append(
+        f"Δm divides by {comparison.reference.id!r} (mean over the same seeds). Made by `{comparison.command}` on "
+        f"{first.hardware}, torch {first.versions['torch']}, branchtune {first.versions['branchtune']}."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _cost(row: Row, factor: float) -> list[str]:
+    groups = "-".join(map(str, row.groups)) or "-"
+    macs = [count(row.macs[part]) for part in ("backbone", "decoders")]
+    memory = "-" if row.memory is None else f"{row.memory / 2**20:.0f}"
+    return [TITLES[row.method], groups, *macs, f"{row.seconds.mean:.0f}", memory, f"{factor:g}"]
+
+
+def _spread(spread: Spread, signed: bool = False) -> str:
+    digits = 2 if signed or abs(spread.mean) >= 10 else 3 if abs(spread.mean) >= 0.1 else 4
+    text = f"{spread.mean:{'+' if signed else ''}.{digits}f}"
+    return text if math.isnan(spread.deviation) else f"{text} ± {spread.deviation:.{digits}f}"
+
+
+def _error(spread: Spread) -> str:
+    return "-" if math.isnan(spread.error) else f"{spread.error:.2f}"

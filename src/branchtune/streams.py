@@ -1,0 +1,162 @@
+"""The tasks' streams of a comb: the last block of every level once more, for all tasks at once, on what is theirs.
+
+The main pass keeps what the last block of a level was given and what its frozen layers returned. A copy of the block
+whose attention and MLP layers read these instead of computing them then runs on the input folded once for each task:
+the block's own code does windows, shortcuts, norms and non-linearities, and only the tasks' adapters multiply.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from branchtune.adapters.comb import TASK_LAYERS, Comb
+from branchtune.adapters.lora_layers import LoRALinear
+from branchtune.backbone.arguments import tensor_arguments
+from branchtune.backbone.features import first_tensor
+from branchtune.backbone.spec import BackboneSpec
+from branchtune.errors import UserError
+from branchtune.reach import Nodes, Reach
+
+# Per call, as the run of the main pass: what its hooks kept, and the adapters that the streams read while they run.
+_kept: ContextVar[dict[str, Any] | None] = ContextVar("branchtune_streams", default=None)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A level's last block, its copy for the streams, and the module between it and the end of the level."""
+
+    name: str
+    source: nn.Module
+    replay: nn.Module
+    after: nn.Module | None
+
+
+class TaskStreams:
+    """The streams of every level.
+
+    Args:
+        frozen: the backbone's copy, before any other hook is registered on it.
+        spec: its description.
+        comb: the adapter family.
+        tasks: names.
+
+    Attributes:
+        adapters: the tasks' parameters, by `level/task/stream`.
+    """
+
+    def __init__(self, frozen: nn.Module, spec: BackboneSpec, comb: Comb, tasks: Sequence[str]) -> None:
+        if spec.feature_indices is not None:
+            raise UserError(f"Comb cannot read the features of {spec.name}, which are no outputs of its blocks")
+        self.spec, self.comb = spec, comb
+        self.adapters: dict[str, nn.ModuleDict] = {}
+        self._blocks: list[_Block] = []
+        modules = dict(frozen.named_modules())
+        for level in spec.levels:
+            sites = comb.task_sites(spec, level.index)
+            for task in tasks:
+                parameters = {site.key: LoRALinear(site, comb.r_task) for site in sites}
+                self.adapters[f"{level.index}/{task}/stream"] = nn.ModuleDict(parameters)
+            name = comb.last_block(spec, level.index)
+            _check_block(modules[name], name)
+            after = None if comb.ends_level(spec, level.index) else modules[level.end]
+            self._blocks.append(_Block(name, modules[name], _replay(modules[name], name), after))
+            modules[name].register_forward_pre_hook(_Keep(name), with_kwargs=True)
+            for site in sites:
+                modules[site.name].register_forward_hook(_KeepLayer(site.name))
+
+    @contextmanager
+    def keeping(self) -> Iterator[dict[str, Any]]:
+        """Around the main pass: what the streams will need."""
+        kept: dict[str, Any] = {}
+        token = _kept.set(kept)
+        try:
+            yield kept
+        finally:
+            _kept.reset(token)
+
+    def run(self, kept: dict[str, Any], tasks: Sequence[str], adapters: nn.ModuleDict, reach: Reach) -> list[Tensor]:
+        """The raw output of every level for all `tasks`, `[T * B, ...]`, task-major."""
+        outputs = []
+        for level, block in zip(self.spec.levels, self._blocks, strict=True):
+            here = [adapters[f"{level.index}/{task}/stream"] for task in tasks]
+            kept["nodes"] = {
+                site.name: (site, Nodes([node[site.key] for node in here], reach, level.index))  # type: ignore[index]
+                for site in self.comb.task_sites(self.spec, level.index)
+            }
+            kept["scale"] = self.comb.task_alpha / self.comb.r_task
+            args, kwargs = kept[block.name]
+            block.replay.train(block.source.training)
+            token = _kept.set(kept)
+            try:
+                stream = first_tensor(block.replay(_fold(args[0], len(tasks)), *args[1:], **kwargs))
+            finally:
+                _kept.reset(token)
+            outputs.append(stream if block.after is None else first_tensor(block.after(stream)))
+        return outputs
+
+
+def _fold(tensor: Tensor, times: int) -> Tensor:
+    return tensor.repeat(times, *[1] * (tensor.ndim - 1))
+
+
+def _replay(block: nn.Module, name: str) -> nn.Module:
+    """A copy of the block with the same parameters; its attention and MLP layers are the tasks' share of them."""
+    replay: Any = copy.deepcopy(block, {id(parameter): parameter for parameter in block.parameters()})
+    replay.attn = _Replayed(f"{name}.attn.proj")
+    replay.mlp.fc1 = _Replayed(f"{name}.mlp.fc1")
+    replay.mlp.fc2 = _Replayed(f"{name}.mlp.fc2")
+    return replay
+
+
+class _Replayed(nn.Module):
+    """Returns the frozen layer's output of the main pass plus each task's update, `[T * n, ...]`."""
+
+    def __init__(self, site: str) -> None:
+        super().__init__()
+        self.site = site
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        kept = _kept.get()
+        assert kept is not None
+        site, nodes = kept["nodes"][self.site]
+        inputs, output = kept[self.site]
+        # The attention was computed once, for all tasks; the layers after it see what is the task's own.
+        own = _fold(inputs, len(nodes)) if self.site.endswith(".attn.proj") else x
+        return LoRALinear.adapt(site, nodes, own, _fold(output, len(nodes)), kept["scale"])
+
+
+class _Keep:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        kept = _kept.get()
+        if kept is not None and "nodes" not in kept:
+            kept[self.name] = (args, dict(kwargs))
+
+
+class _KeepLayer:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        kept = _kept.get()
+        if kept is not None and "nodes" not in kept:
+            kept[self.name] = (next(iter(tensor_arguments(args, {}).values())), output)
+
+
+def _check_block(block: nn.Module, name: str) -> None:
+    """Only what is replayed, norms and non-linearities may be in the block: anything else would be paid per task."""
+    for child, module in block.named_modules():
+        allowed = child.startswith("attn.") or child in TASK_LAYERS
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and not allowed:
+            raise UserError(
+                f"Comb needs blocks of attention and a plain MLP: {name} also has {child!r}, which it does not know"
+            )

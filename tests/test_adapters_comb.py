@@ -1,0 +1,236 @@
+"""MTLoRA's comb: the tasks' streams leave the shared one in the last block of every level (arXiv 2403.20320)."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import branchtune as bt
+from branchtune.adapters.comb import TASK_LAYERS, Comb
+from small_model import small_model, small_swin
+
+TASKS = ("a", "b", "c")
+
+
+def comb_model(levels: str = "natural", **arguments: object) -> bt.MultiTaskModel:
+    comb = Comb(r=2, lora_alpha=8.0, r_task=3, task_alpha=6.0)
+    return small_model(tree=None, adapter=comb, levels=levels, **arguments).eval()
+
+
+def images(count: int = 2) -> Tensor:
+    return torch.randn(count, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def lora(x: Tensor, module: nn.Module, scale: float) -> Tensor:
+    return scale * x @ module.lora_A.T @ module.lora_B.T
+
+
+class Equations:
+    """The reference's §15.1 for one task, written out on timm's Swin, one layer after the other."""
+
+    def __init__(self, model: bt.MultiTaskModel, task: str) -> None:
+        self.swin, self.adapters, self.task = model.backbone.frozen, model.backbone.adapters, task
+
+    def update(self, level: int, block: int, layer: str, own: bool, x: Tensor) -> Tensor:
+        node = f"{level}/{self.task}/stream" if own else f"{level}/{'+'.join(TASKS)}"
+        return lora(
+            x, self.adapters[node][f"layers/{level}/blocks/{block}/{layer.replace('.', '/')}"], 2.0 if own else 4.0
+        )
+
+    def frozen(self, module: nn.Linear, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, module.weight, module.bias)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        swin, found = self.swin, []
+        x = swin.patch_embed.norm(swin.patch_embed.proj(x).permute(0, 2, 3, 1))
+        for level, stage in enumerate(swin.layers):
+            if level:
+                x = self.merge(stage.downsample, x)
+            stream = None
+            for index, block in enumerate(stage.blocks):
+                x, stream = self.block(level, index, block, x)
+            found.append(stream.permute(0, 3, 1, 2))
+        return found
+
+    def merge(self, merging: nn.Module, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        x = x.reshape(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return self.frozen(merging.reduction, merging.norm(x))
+
+    def block(self, level: int, index: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        attended = self.attention(level, index, block, block.norm1(x))
+        projected = self.frozen(block.attn.proj, attended)
+        back = lambda windows: self.unwindow(windows, x, block)  # noqa: E731
+        shared = x + back(projected + self.update(level, index, "attn.proj", False, attended))
+        own = x + back(projected + self.update(level, index, "attn.proj", True, attended))
+        normed, own_normed = block.norm2(shared), block.norm2(own)
+        hidden = self.frozen(block.mlp.fc1, normed)
+        h = nn.functional.gelu(hidden + self.update(level, index, "mlp.fc1", False, normed))
+        h_own = nn.functional.gelu(hidden + self.update(level, index, "mlp.fc1", True, own_normed))
+        out = self.frozen(block.mlp.fc2, h)
+        return (
+            shared + out + self.update(level, index, "mlp.fc2", False, h),
+            own + out + self.update(level, index, "mlp.fc2", True, h_own),
+        )
+
+    def attention(self, level: int, index: int, block: nn.Module, x: Tensor) -> Tensor:
+        """One head, no shift in the only block of a stage."""
+        b, h, w, c = x.shape
+        size = block.window_size[0]
+        x = x.reshape(b, h // size, size, w // size, size, c).transpose(2, 3).reshape(-1, size * size, c)
+        qkv = self.frozen(block.attn.qkv, x) + self.update(level, index, "attn.qkv", False, x)
+        q, k, v = qkv.chunk(3, dim=-1)
+        bias = block.attn._get_rel_pos_bias().squeeze(0)
+        return torch.softmax(q @ k.mT * c**-0.5 + bias, dim=-1) @ v
+
+    def unwindow(self, windows: Tensor, like: Tensor, block: nn.Module) -> Tensor:
+        b, h, w, c = like.shape
+        size = block.window_size[0]
+        return windows.reshape(b, h // size, w // size, size, size, c).transpose(2, 3).reshape(like.shape)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_streams_equal_the_equations_in_outputs_and_gradients(task: str) -> None:
+    model, x = comb_model(), images()
+    size = (32, 32)
+    fast = model(x)[task]
+    slow = model.tasks[task].activate(model.decoders[task](Equations(model, task).maps(x), size))
+    torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
+    names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
+    gradients = [
+        torch.autograd.grad(out.square().sum(), parameters, allow_unused=True, retain_graph=True)
+        for out in (fast, slow)
+    ]
+    largest = max(float(gradient.abs().max()) for gradient in gradients[1] if gradient is not None)
+    for name, one, two in zip(names, *gradients, strict=True):
+        assert (one is None) == (two is None), name
+        if one is not None:
+            torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12 * largest)
+
+
+def test_a_loss_reaches_its_own_stream_and_the_shared_adapters_alone() -> None:
+    model = comb_model()
+    model(images())["b"].square().sum().backward()
+    for name, parameter in model.backbone.adapters.named_parameters():
+        if "/stream" in name:
+            assert (parameter.grad is None) == ("/b/" not in name), name
+    reached = [n for n, p in model.backbone.adapters.named_parameters() if "/stream" not in n and p.grad is not None]
+    assert len(reached) > 20
+
+
+@pytest.mark.parametrize("levels", ["natural", "after_merging"])
+def test_at_the_start_every_stream_is_the_frozen_backbone(levels: str) -> None:
+    model = comb_model(levels)
+    for name, parameter in model.backbone.adapters.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.zeros_(parameter)
+    plain = small_model(tree=None, adapter=None, levels=levels).eval()
+    for maps, expected in zip(model.backbone(images()).values(), plain.backbone(images()).values(), strict=True):
+        for one, two in zip(maps, expected, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", ["natural", "after_merging"])
+def test_a_subset_of_tasks_equals_all_of_them(levels: str) -> None:
+    model, x = comb_model(levels), images()
+    everything = model(x)
+    for wanted in (["b"], ["c", "a"]):
+        for name, output in model(x, tasks=wanted).items():
+            torch.testing.assert_close(output, everything[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", ["natural", "after_merging"])
+def test_predicted_cost_is_counted_cost(levels: str) -> None:
+    model = comb_model(levels)
+    assert model.cost().parameters == model.count_parameters()["adapters"]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.backbone(images(1))
+    assert model.cost().macs == counter.get_total_flops() // 2
+
+
+def test_attention_runs_once_whatever_the_number_of_tasks() -> None:
+    model, calls = comb_model(), []
+    for name, module in model.backbone.frozen.named_modules():
+        if name.endswith("attn.qkv"):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    model(images())
+    assert len(calls) == 4
+
+
+def test_stochastic_depth_follows_train_and_eval() -> None:
+    model = comb_model()
+    blocks = [block.replay for block in model.backbone.streams._blocks]
+    model.train()(images())
+    assert all(block.training for block in blocks)
+    model.eval()(images())
+    assert not any(block.training for block in blocks)
+
+
+def test_extras_train_in_streams_too() -> None:
+    model = comb_model(extras=["norms"])
+    model(images())["a"].square().sum().backward()
+    last = model.backbone.frozen.layers[3].blocks[0].norm2
+    assert last.weight.grad is not None
+    assert last.weight.grad.abs().max() > 0
+
+
+def test_saved_and_loaded_it_answers_the_same(tmp_path: object) -> None:
+    model = comb_model()
+    model.save_pretrained(f"{tmp_path}/model")
+    again = bt.MultiTaskModel.from_pretrained(f"{tmp_path}/model", backbone=small_swin_of(model))
+    for name, output in again.double()(images()).items():
+        torch.testing.assert_close(output, model(images())[name], rtol=1e-12, atol=1e-12)
+
+
+def small_swin_of(model: bt.MultiTaskModel) -> nn.Module:
+    swin = small_swin().double()
+    swin.load_state_dict({name: value for name, value in model.backbone.frozen.state_dict().items()})
+    return swin
+
+
+@pytest.mark.parametrize(
+    ("rank", "total", "gmacs"), [(16, 4_953_146, 26.6), (32, 6_083_642, 28.1), (64, 8_344_634, 31.0)]
+)
+def test_published_counts_of_mtlora(rank: int, total: int, gmacs: float) -> None:
+    backbone = timm.create_model("swin_tiny_patch4_window7_224", img_size=448, num_classes=0)
+    tasks = [bt.SemanticSegmentation("s", num_classes=21), bt.HumanParts("h"), bt.Saliency("l"), bt.Normals("n")]
+    extras = ["norms", "patch_embed", "relative_position", "patch_merging"]
+    comb = Comb(r=rank, lora_alpha=4.0 * rank, r_task=4, task_alpha=16.0)
+    model = bt.MultiTaskModel(
+        backbone, tasks, adapter=comb, decoder=bt.HRNetDecoder(), extras=extras, levels="after_merging"
+    )
+    counts = model.count_parameters()
+    assert counts["adapters"] == 70_656 * rank + 276_480
+    assert counts["adapters"] + counts["extras"] + counts["decoders"] == total
+    assert abs(model.cost().macs / 1e9 + 3.98 - gmacs) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [({"r_task": 0}, "r_task must be at least 1"), ({"task_alpha": 0.0}, "task_alpha must be finite")],
+)
+def test_settings_out_of_range(arguments: dict[str, float], expected: str) -> None:
+    with pytest.raises(bt.UserError, match=expected):
+        Comb(**arguments)
+
+
+def test_a_tree_that_forks_is_refused() -> None:
+    with pytest.raises(bt.UserError, match="its tree cannot fork"):
+        small_model(adapter=Comb(r=2))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0"])
+def test_backbones_without_such_blocks_are_refused(name: str) -> None:
+    backbone = timm.create_model(name, pretrained=False)
+    with pytest.raises(bt.UserError, match="Comb needs"):
+        bt.MultiTaskModel(backbone, [bt.Depth("depth")], adapter=Comb(), image_size=64)
+
+
+def test_only_lora_makes_a_comb() -> None:
+    assert Comb.like(bt.LoRA(r=8, lora_alpha=32.0)) == Comb(r=8, lora_alpha=32.0, r_task=4, task_alpha=16.0)
+    with pytest.raises(bt.UserError, match="made of LoRA"):
+        Comb.like(bt.Bottleneck())
+    assert len(TASK_LAYERS) == 3

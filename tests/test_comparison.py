@@ -1,0 +1,147 @@
+"""`branchtune compare`: equal tuning, paired seeds, resumable, every raw number kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from branchtune.cli.main import main
+from branchtune.comparison.result import Comparison
+from branchtune.comparison.summary import Spread, advantage, delta_ms, rows
+from branchtune.comparison.tables import markdown, verdict
+from branchtune.errors import UserError
+from branchtune.planning import random_tree
+from tiny_run import write_config
+
+METHODS = ["branched", "shared", "comb", "random", "anti", "decoders"]
+ARGUMENTS = [f"--methods={METHODS}".replace("'", ""), "--seeds=[0,1]", "--quiet", "--name=versus"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    config = write_config(folder)
+    config.write_text(config.read_text().replace("max_epochs: 3", "max_epochs: 1"))
+    assert main(["compare", str(config), *ARGUMENTS, "--grid=[1,3]"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def comparison(folder: Path) -> Comparison:
+    return Comparison.load(folder / "runs" / "versus" / "comparison.json")
+
+
+def test_every_method_has_every_seed_at_its_own_best_rate(folder: Path, comparison: Comparison) -> None:
+    assert set(comparison.runs) == set(METHODS)
+    for method, results in comparison.runs.items():
+        assert [r.seed for r in results] == [0, 1]
+        assert all(r.method == method for r in results)
+        scores = comparison.tuning[method].scores
+        assert scores["1"] == 0.0
+        assert f"{comparison.tuning[method].factor:g}" == max(scores, key=lambda factor: scores[factor])
+    assert (folder / "runs" / "versus" / "pareto.svg").read_text().startswith("<?xml")
+
+
+def test_the_tuned_rate_is_the_one_that_the_method_trains_with(folder: Path) -> None:
+    for method, key in (("branched", "lr"), ("decoders", "lr"), ("single", "lr")):
+        name = f"{method}-x3-0" if method != "single" else "single-x3/single-depth-0"
+        text = (folder / "runs" / "versus" / name / "config.yaml").read_text()
+        assert f"    {key}: 0.003\n" in text
+
+
+def test_controls_have_the_group_counts_of_the_planned_tree(comparison: Comparison) -> None:
+    for seed in (0, 1):
+        planned, *controls = (comparison.runs[method][seed] for method in ("branched", "random", "anti"))
+        assert [r.groups for r in controls] == [planned.groups] * 2
+        assert [r.parameters for r in controls] == [planned.parameters] * 2
+
+
+def test_the_single_task_models_are_the_zero_of_delta_m(comparison: Comparison) -> None:
+    single = rows(comparison)[0]
+    assert single.delta_m.mean == pytest.approx(0.0, abs=1e-9)
+    assert comparison.reference.settings["seeds"] == [0, 1]
+
+
+def test_differences_are_paired_by_seed(comparison: Comparison) -> None:
+    spread = advantage(comparison, "branched", "shared")
+    pairs = np.subtract(delta_ms(comparison, "branched"), delta_ms(comparison, "shared"))
+    assert spread.mean == pytest.approx(pairs.mean())
+    assert spread.error == pytest.approx(pairs.std(ddof=1) / math.sqrt(2))
+
+
+def test_memory_counts_what_training_keeps(comparison: Comparison) -> None:
+    memory = {row.method: row.memory for row in rows(comparison)}
+    assert memory["branched"] == memory["random"]
+    assert memory["branched"] > memory["shared"] > memory["decoders"] > 0
+
+
+def test_the_same_command_trains_nothing_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "runs" / "versus" / "comparison.json"
+    before = path.read_text()
+    assert main(["compare", str(folder / "tiny.yaml"), *ARGUMENTS, "--grid=[1,3]"]) == 0
+    printed = capsys.readouterr().out
+    assert "epoch" not in printed
+    assert "fit decoders" not in printed
+    assert "Differences of Δm" in printed
+    assert path.read_text() == before
+
+
+def test_markdown_holds_every_method_and_the_command(folder: Path, comparison: Comparison) -> None:
+    text = markdown(comparison)
+    assert text == (folder / "runs" / "versus" / "comparison.md").read_text()
+    assert text.count("branched, planned tree") == 3 + 6
+    assert "--seeds=[0,1]" in text
+
+
+def test_verdicts() -> None:
+    assert verdict(Spread(1.0, 0.1, 4)) == "ahead"
+    assert verdict(Spread(-1.0, 0.1, 4)) == "behind"
+    assert verdict(Spread(0.1, 0.4, 4)) == "within noise"
+    assert verdict(Spread.of([1.0])) == "one seed: undecided"
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--methods=[brached]", "did you mean 'branched'"),
+        ("--methods=[single]", "at least one seed and one method"),
+        ("--methods=[shared,shared]", "one is given twice"),
+        ("--seeds=[]", "at least one seed"),
+        ("--grid=[0]", "positive multiples"),
+    ],
+)
+def test_bad_input(argument: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path)
+    assert main(["compare", str(config), argument]) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_comparison_is_named(folder: Path, tmp_path: Path) -> None:
+    content = json.loads((folder / "runs" / "versus" / "comparison.json").read_text())
+    for change, expected in (({"format": 99}, "newer"), ({"runs": 3}, "damaged")):
+        path = tmp_path / "comparison.json"
+        path.write_text(json.dumps({**content, **change}))
+        with pytest.raises(UserError, match=expected):
+            Comparison.load(path)
+    path.write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        Comparison.load(path)
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 2, 4), (2, 2, 3, 3), (4, 4, 4, 4)])
+def test_random_trees_have_the_counts_and_vary_with_the_seed(counts: tuple[int, ...]) -> None:
+    trees = [random_tree(["a", "b", "c", "d"], counts, seed) for seed in range(20)]
+    assert all(tree.group_counts == counts for tree in trees)
+    assert trees[3] == random_tree(["d", "c", "b", "a"], counts, 3)
+    assert (len(set(trees)) == 1) == (counts == (4, 4, 4, 4))
+
+
+@pytest.mark.parametrize("counts", [(), (0, 1), (2, 1), (1, 5)])
+def test_counts_that_no_tree_has(counts: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="do not decrease"):
+        random_tree(["a", "b", "c", "d"], counts, 0)
