@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from branchtune.adapters.comb import TASK_LAYERS, Comb
 from branchtune.adapters.lora_layers import LoRALinear
 from branchtune.backbone.arguments import tensor_arguments
+from branchtune.backbone.clone import OwnHook
 from branchtune.backbone.features import first_tensor
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.errors import UserError
@@ -132,7 +133,7 @@ class _Replayed(nn.Module):
         return LoRALinear.adapt(site, nodes, own, _fold(output, len(nodes)), kept["scale"])
 
 
-class _Keep:
+class _Keep(OwnHook):
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -142,7 +143,7 @@ class _Keep:
             kept[self.name] = (args, dict(kwargs))
 
 
-class _KeepLayer:
+class _KeepLayer(OwnHook):
     def __init__(self, name: str) -> None:
         self.name = name
 

@@ -10,8 +10,8 @@ from branchtune.run.directory import FREE_KEYS
 from branchtune.run.results import Results
 from branchtune.settings import Settings, resolved
 
-# Keys in which the columns of one demo differ from each other.
-COLUMN_KEYS = ("name", "method", "reference")
+# Keys in which the columns of one demo differ from each other, and how often the validation looks on.
+COLUMN_KEYS = ("name", "method", "reference", "trainer.check_val_every_n_epoch")
 
 
 def committed_results(settings: Settings) -> dict[str, Results]:
