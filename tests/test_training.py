@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,14 @@ def test_the_csv_logger_gets_the_losses_of_every_task(tmp_path: Path) -> None:
             logged = [float(row[f"{kind}/{task}"]) for row in rows if row.get(f"{kind}/{task}")]
             assert len(logged) == 2
             assert all(math.isfinite(value) for value in logged)
+
+
+def test_progress_counts_the_batches_of_validations_that_are_rare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(write_config(tmp_path), "rare", "--method=shared", "--trainer.check_val_every_n_epoch=2")
+    found = re.search(r"train rare: (\d+) of (\d+)", capsys.readouterr().out)
+    assert found is not None
+    assert found[1] == found[2]
+    table = (tmp_path / "runs" / "rare" / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table[1:]] == ["1"] * 4

@@ -55,6 +55,7 @@ class EpochProgress(L.Callback):
 
 
 def _batches_left(trainer: L.Trainer, module: Any) -> int:
+    trainer.fit_loop.epoch_loop.val_loop.setup_data()  # else the number of batches may not be known yet
     per_epoch, validation = int(trainer.num_training_batches), sum(map(int, trainer.num_val_batches))
     limits = []
     if trainer.max_epochs not in (None, -1):
@@ -62,7 +63,8 @@ def _batches_left(trainer: L.Trainer, module: Any) -> int:
     if trainer.max_steps != -1:
         limits.append((trainer.max_steps - trainer.global_step) * module.batches_per_step)
     batches = max(0, min(limits, default=per_epoch))
-    return batches + batches // per_epoch // (trainer.check_val_every_n_epoch or 1) * validation
+    every, done = trainer.check_val_every_n_epoch or 1, trainer.current_epoch
+    return batches + ((done + batches // per_epoch) // every - done // every) * validation
 
 
 class MetricsTable(L.Callback):
