@@ -14,7 +14,7 @@ import branchtune as bt
 from contract_backbones import CONTRACTS, TASKS, TREES, grow, randomise, relative_error, traced, weighted_sum
 
 LORA = bt.LoRA(r=2)
-NAMES = ("swin_tiny", "swinv2_tiny", "hiera_tiny", "resnet18", "mobilenetv4_conv_small", "masked_net")
+NAMES = tuple(CONTRACTS)
 
 
 def state_of(backbone: nn.Module) -> dict[str, Any]:

@@ -77,11 +77,32 @@ def test_the_extreme_trees_are_plain_lora(name: str, shared: bool) -> None:
         assert relative_error(parameter.grad, own[key]) < 1e-10
 
 
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_the_extreme_trees_are_single_task_models(name: str) -> None:
+    """One set for all: every task alone with that set. One set each: every task alone with its own."""
+    contract, (backbone, spec) = CONTRACTS[name], traced(name)
+    depth = len(spec.levels)
+    images, inputs = contract.images(2, torch.float64), contract.inputs(2)
+    for tree in (bt.TaskTree.shared(TASKS, depth), bt.TaskTree.separate(TASKS, depth)):
+        model = randomise(grow(name, tree, LORA)).double()
+        outputs = model(images, **inputs)
+        for task in TASKS:
+            alone = bt.MultiTaskModel(
+                backbone, [model.tasks[task]], adapter=LORA, decoder=bt.LightDecoder(dim=16, stride=8), spec=spec
+            )
+            alone = alone.double().eval()
+            alone.decoders[task].load_state_dict(model.decoders[task].state_dict())
+            for level, index in enumerate(model.tree.path(task)):
+                theirs = model.backbone.node_adapters(level, index)
+                alone.backbone.node_adapters(level, 0).load_state_dict(theirs.state_dict())
+            assert relative_error(alone(images, **inputs)[task], outputs[task]) < 1e-10
+
+
 ADAPTERS: dict[str, bt.Adapter] = {"lora": LORA, "bottleneck": bt.Bottleneck()}
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-@pytest.mark.parametrize("name", ["swin_tiny", "hiera_tiny", "mobilenetv4_conv_small", "masked_net"])
+@pytest.mark.parametrize("name", CONTRACTS)
 def test_a_tasks_loss_gives_no_gradient_off_its_path(name: str, adapter: str) -> None:
     contract = CONTRACTS[name]
     model = randomise(grow(name, TREES["interleaved"], ADAPTERS[adapter], extras=("norms",)))
