@@ -290,3 +290,16 @@ def test_progress_counts_the_batches_of_validations_that_are_rare(
     assert found[1] == found[2]
     table = (tmp_path / "runs" / "rare" / "metrics.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in table[1:]] == ["1"] * 4
+
+
+def test_adatask_logs_how_much_each_task_moves_what_is_shared(tmp_path: Path) -> None:
+    arguments = ["--method=shared", "--optimizer=AdaTask", "--loggers=[CSVLogger]", "--trainer.max_epochs=2"]
+    run = fit(write_config(tmp_path), "dominance", *arguments)
+    (file,) = (run / "logs").rglob("metrics.csv")
+    with file.open(newline="") as opened:
+        rows = [row for row in csv.DictReader(opened) if row.get("dominance/depth")]
+    assert len(rows) == 2
+    for row in rows:
+        shares = [float(row[f"dominance/{task}"]) for task in ("semseg", "depth", "normals", "edge")]
+        assert sum(shares) == pytest.approx(1.0)
+        assert min(shares) > 0

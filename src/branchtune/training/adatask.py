@@ -52,3 +52,7 @@ class AdaTask(TaskOptimizer):
 
         groups = parameter_groups(model, self.lr, self.decoder_lr, self.backbone_lr, self.weight_decay)
         return AdaTaskOptimizer(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+
+    def diagnostics(self, optimizer: AdaTaskOptimizer) -> dict[str, float]:
+        """`dominance/<task>`: each task's share of the movement of what tasks share."""
+        return {f"dominance/{task}": share for task, share in optimizer.dominance().items()}

@@ -86,6 +86,10 @@ class MultiTaskModule(L.LightningModule):
         schedulers: Any = self.lr_schedulers()
         schedulers.step()
 
+    def on_train_epoch_end(self) -> None:
+        optimizer: Any = self.optimizers()
+        self.log_dict(self.task_optimizer.diagnostics(optimizer.optimizer))
+
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
 

@@ -40,6 +40,10 @@ class TaskOptimizer(ABC):
     def build(self, model: MultiTaskModel) -> torch.optim.Optimizer:
         """The optimiser of everything that trains in `model`."""
 
+    def diagnostics(self, optimizer: Any) -> dict[str, float]:
+        """Numbers that the loggers get after every epoch, from what `build` returned; none by default."""
+        return {}
+
 
 def parameter_groups(
     model: MultiTaskModel, lr: float, decoder_lr: float | None, backbone_lr: float | None, weight_decay: float
