@@ -229,6 +229,23 @@ def test_backbones_without_such_blocks_are_refused(name: str) -> None:
         bt.MultiTaskModel(backbone, [bt.Depth("depth")], adapter=Comb(), image_size=64)
 
 
+def test_dropout_acts_on_the_streams_in_training_alone() -> None:
+    model = small_model(tree=None, adapter=Comb(r=2, lora_dropout=0.5))
+    for name, parameter in model.backbone.adapters.named_parameters():
+        if "/stream" not in name:
+            nn.init.zeros_(parameter)  # so that nothing else draws
+    first, second = (model.train()(images())["a"] for _ in range(2))
+    assert not torch.equal(first, second)
+    first, second = (model.eval()(images())["a"] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_a_level_that_goes_on_after_its_last_block_is_refused() -> None:
+    levels = ["layers.0", "layers.1", "layers.2", "layers.3:norm"]
+    with pytest.raises(bt.UserError, match="ends at 'norm', after its last block"):
+        small_model(tree=None, adapter=Comb(r=2), levels=levels)
+
+
 def test_only_lora_makes_a_comb() -> None:
     assert Comb.like(bt.LoRA(r=8, lora_alpha=32.0)) == Comb(r=8, lora_alpha=32.0, r_task=4, task_alpha=16.0)
     with pytest.raises(bt.UserError, match="made of LoRA"):

@@ -91,7 +91,7 @@ class TaskStreams:
                 site.name: (site, Nodes([node[site.key] for node in here], reach, level.index))  # type: ignore[index]
                 for site in self.comb.task_sites(self.spec, level.index)
             }
-            kept["scale"] = self.comb.task_alpha / self.comb.r_task
+            kept["scale"], kept["dropout"] = self.comb.task_alpha / self.comb.r_task, self.comb.lora_dropout
             args, kwargs = kept[block.name]
             block.replay.train(block.source.training)
             token = _kept.set(kept)
@@ -130,6 +130,7 @@ class _Replayed(nn.Module):
         inputs, output = kept[self.site]
         # The attention was computed once, for all tasks; the layers after it see what is the task's own.
         own = _fold(inputs, len(nodes)) if self.site.endswith(".attn.proj") else x
+        own = nn.functional.dropout(own, kept["dropout"], self.training)
         return LoRALinear.adapt(site, nodes, own, _fold(output, len(nodes)), kept["scale"])
 
 

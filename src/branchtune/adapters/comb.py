@@ -66,7 +66,7 @@ class Comb(LoRA):
         """Name of the level's last block that has all layers which carry the tasks' adapters.
 
         Raises:
-            UserError: the level has no such block, or work after it that is not one module at the level's end.
+            UserError: the level has no such block.
         """
         linear = {site.name for site in spec.sites if site.level == level and site.kind == "linear"}
         names = [name.removesuffix(".attn.proj") for name in linear if name.endswith(".attn.proj")]
@@ -91,9 +91,17 @@ class Comb(LoRA):
         return tuple(site for site in spec.sites if site.kind != "block" and site.name.startswith(prefix))
 
     def ends_level(self, spec: BackboneSpec, level: int) -> bool:
-        """Whether the level ends with its last block, without a merging after it."""
-        end = spec.levels[level].end
-        return f"{self.last_block(spec, level)}.".startswith(f"{end}.")
+        """Whether the level ends with its last block, without a merging after it.
+
+        Raises:
+            UserError: it ends with something else, which the streams would miss.
+        """
+        end, block = spec.levels[level].end, self.last_block(spec, level)
+        if f"{block}.".startswith(f"{end}."):
+            return True
+        if not end.endswith(".downsample"):
+            raise UserError(f"Comb: level {level} ends at {end!r}, after its last block {block!r}: end it at the block")
+        return False
 
     def streams(self, frozen: nn.Module, spec: BackboneSpec, tasks: Sequence[str]) -> TaskStreams:
         from branchtune.streams import TaskStreams
