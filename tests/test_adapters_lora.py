@@ -142,6 +142,13 @@ def test_rank_pattern_sets_rank_and_scale_per_level() -> None:
     assert model.cost().parameters == model.count_parameters()["adapters"] == (4 + 4 + 1 + 16) * 16 * 24
 
 
+def test_alpha_pattern_sets_the_scale_of_its_levels() -> None:
+    adapter = bt.LoRA(r=4, lora_alpha=8, rank_pattern={2: 1}, alpha_pattern={"2": 3, 3: 16})
+    _, spec = traced("vit_tiny")
+    sites = [next(s for s in spec.sites if s.level == level and s.kind == "linear") for level in range(4)]
+    assert [adapter.scale(site) for site in sites] == [2.0, 2.0, 3.0, 4.0]
+
+
 def test_adapter_dropout_has_the_right_mean() -> None:
     torch.manual_seed(0)
     adapter = bt.LoRA(r=2, lora_alpha=5, lora_dropout=0.25, target_modules=["layer"])

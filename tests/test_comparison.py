@@ -145,3 +145,34 @@ def test_random_trees_have_the_counts_and_vary_with_the_seed(counts: tuple[int, 
 def test_counts_that_no_tree_has(counts: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="do not decrease"):
         random_tree(["a", "b", "c", "d"], counts, 0)
+
+
+def test_several_processes_give_the_same_numbers_and_take_over_tuned_rates(
+    folder: Path, comparison: Comparison
+) -> None:
+    stored = folder / "runs" / "versus" / "comparison.json"
+    arguments = [f"--methods={METHODS[:2]}".replace("'", ""), "--seeds=[0,1]", "--quiet", "--name=parallel"]
+    config = str(folder / "tiny.yaml")
+    assert main(["compare", config, *arguments, "--workers=2", "--grid=[1,3]", f"--rates={stored}"]) == 0
+    again = Comparison.load(folder / "runs" / "parallel" / "comparison.json")
+    assert again.tuning == {method: comparison.tuning[method] for method in ("single", *METHODS[:2])}
+    assert again.reference.metrics == pytest.approx(comparison.reference.metrics)
+    for method in METHODS[:2]:
+        for ours, theirs in zip(again.runs[method], comparison.runs[method], strict=True):
+            assert ours.heads == pytest.approx(theirs.heads)
+    shared = folder / "runs" / "parallel" / f"shared-x{again.tuning['shared'].factor:g}-1"
+    assert "fit decoders" not in (shared / "log.txt").read_text()  # those of the planned tree
+
+
+def test_a_run_that_fails_in_its_process_ends_the_comparison(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder / "runs" / "broken" / "decoders-x1-0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("name: other\n")
+    arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", "--name=broken", "--workers=2"]
+    assert main(["compare", str(folder / "tiny.yaml"), *arguments]) == 2
+    assert "choose another --name, or delete the directory" in capsys.readouterr().err
+
+
+def test_workers_below_one_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(folder / "tiny.yaml"), "--quiet", "--workers=0"]) == 2
+    assert "workers=0: give at least 1" in capsys.readouterr().err

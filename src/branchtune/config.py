@@ -170,6 +170,8 @@ class RunConfig:
         backbone: the frozen backbone.
         data: images and labels.
         adapter: what is trained inside the backbone for each node of the tree.
+        adapter_share: adapters and extras together hold at most this share of the backbone's parameters, whatever the
+            tree: the ranks are the largest that fit, the ratio lora_alpha / r stays; null for the adapter's own ranks.
         decoder: of the dense tasks.
         extras: shared parts of the backbone to train as well: norms, patch_embed, relative_position, patch_merging.
         decoder_fit: fitting the decoders first.
@@ -193,6 +195,7 @@ class RunConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     data: DataConfig = field(default_factory=DataConfig)
     adapter: Adapter = field(default_factory=LoRA)
+    adapter_share: float | None = None
     decoder: Decoder = field(default_factory=LightDecoder)
     extras: list[str] = field(default_factory=list)
     decoder_fit: DecoderFitConfig = field(default_factory=DecoderFitConfig)
@@ -219,6 +222,8 @@ class RunConfig:
                 f"name={self.name!r} leaves output: give a relative path without '..', such as demo/branched"
             )
         _check_least("", self, seed=0, early_stopping=1)
+        if self.adapter_share is not None and not 0 < self.adapter_share < math.inf:
+            raise UserError(f"adapter_share={self.adapter_share}: must be above 0, such as 0.2 for a fifth")
 
 
 def _check_least(section: str, config: object, **least: int) -> None:

@@ -43,6 +43,13 @@ class Settings:
         parser = config_parser()
         return cls(parser, parse(parser, ["--config", str(path), *overrides]))
 
+    @classmethod
+    def parse(cls, text: str) -> Settings:
+        """The inverse of `text`."""
+        parser = config_parser()
+        with _quiet_dump():
+            return cls(parser, parser.parse_string(text))
+
     @cached_property
     def config(self) -> RunConfig:
         """The typed configuration.
@@ -81,10 +88,8 @@ class Settings:
 
 def resolved(text: str) -> dict[str, Any]:
     """Every leaf of a stored configuration; keys that are newer than it have their defaults, which change nothing."""
-    parser = config_parser()
     try:
-        with _quiet_dump():
-            return Settings(parser, parser.parse_string(text)).flat()
+        return Settings.parse(text).flat()
     except ArgumentError:  # of another version: compared as it stands
         return flatten(yaml.safe_load(text))
 

@@ -40,6 +40,14 @@ class Adapter(ABC):
     def macs(self, site: Site) -> int:
         """Multiply-accumulates per image that one node adds at `site`."""
 
+    def with_ranks(self, ranks: Sequence[int]) -> Adapter:
+        """This adapter with another rank at every level, and otherwise as it is.
+
+        Raises:
+            UserError: the family has no ranks.
+        """
+        raise UserError(f"{type(self).__name__} has no ranks: adapter_share needs an adapter such as LoRA")
+
     def stream_parameters(self, spec: BackboneSpec, level: int) -> int:
         """Trainable parameters of one task's own stream at `level`; none in most families."""
         return 0

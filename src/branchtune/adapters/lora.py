@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 # Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
-from typing_extensions import TYPE_CHECKING
+from typing_extensions import TYPE_CHECKING, Self
 
 from branchtune.adapters.adapter import Adapter, check_targets, match_sites
 from branchtune.adapters.default_sites import default_layer_sites
@@ -14,6 +15,8 @@ from branchtune.errors import UserError
 from branchtune.scalars import real, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor, nn
 
     from branchtune.backbone.spec import BackboneSpec, Site
@@ -34,6 +37,7 @@ class LoRA(Adapter):
         target_modules: a regex over whole module names, or a list of names or endings; default: attention and MLP
             projections and, in convolutional blocks, 1x1 convolutions.
         rank_pattern: rank by level index where it differs from `r`, e.g. `{2: 16, 3: 32}`.
+        alpha_pattern: likewise lora_alpha.
     """
 
     r: int = 8
@@ -41,17 +45,11 @@ class LoRA(Adapter):
     lora_dropout: float = 0.0
     target_modules: str | list[str] | None = None
     rank_pattern: dict[int, int] = field(default_factory=dict)
+    alpha_pattern: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            pattern = {int(level): whole("rank_pattern: a rank", rank) for level, rank in self.rank_pattern.items()}
-        except UserError:
-            raise
-        except (AttributeError, TypeError, ValueError) as error:
-            raise UserError(
-                f"rank_pattern maps level numbers to ranks, such as {{2: 16}}, got {self.rank_pattern}"
-            ) from error
-        object.__setattr__(self, "rank_pattern", pattern)
+        object.__setattr__(self, "rank_pattern", _by_level("rank_pattern", "rank", self.rank_pattern, whole))
+        object.__setattr__(self, "alpha_pattern", _by_level("alpha_pattern", "scale", self.alpha_pattern, real))
         object.__setattr__(self, "r", whole("LoRA r", self.r))
         for key in ("lora_alpha", "lora_dropout"):
             object.__setattr__(self, key, real(key, getattr(self, key)))
@@ -61,21 +59,30 @@ class LoRA(Adapter):
                 raise UserError(f"LoRA rank must be at least 1, got {rank}")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}")
-        if not math.isfinite(self.lora_alpha) or self.lora_alpha == 0:
-            raise UserError(f"lora_alpha must be finite and not 0, got {self.lora_alpha}")
+        for alpha in (self.lora_alpha, *self.alpha_pattern.values()):
+            if not math.isfinite(alpha) or alpha == 0:
+                raise UserError(f"lora_alpha must be finite and not 0, got {alpha}")
 
     def rank(self, site: Site) -> int:
         return self.rank_pattern.get(site.level, self.r)
 
     def scale(self, site: Site) -> float:
-        return self.lora_alpha / self.rank(site)
+        return self.alpha_pattern.get(site.level, self.lora_alpha) / self.rank(site)
+
+    def with_ranks(self, ranks: Sequence[int]) -> Self:
+        """This adapter with another rank at every level, and lora_alpha / r as it was at each."""
+        alphas = {
+            level: rank * self.alpha_pattern.get(level, self.lora_alpha) / self.rank_pattern.get(level, self.r)
+            for level, rank in enumerate(ranks)
+        }
+        return replace(self, rank_pattern=dict(enumerate(ranks)), alpha_pattern=alphas)
 
     def select_sites(self, spec: BackboneSpec) -> tuple[Site, ...]:
-        beyond = [level for level in self.rank_pattern if not 0 <= level < len(spec.levels)]
-        if beyond:
-            raise UserError(
-                f"rank_pattern names level {beyond[0]}, but {spec.name} has levels 0 to {len(spec.levels) - 1}"
-            )
+        levels = range(len(spec.levels))
+        for key in ("rank_pattern", "alpha_pattern"):
+            beyond = [level for level in getattr(self, key) if level not in levels]
+            if beyond:
+                raise UserError(f"{key} names level {beyond[0]}, but {spec.name} has levels 0 to {levels[-1]}")
         if self.target_modules is None:
             return default_layer_sites(spec)
         return match_sites([s for s in spec.sites if s.kind != "block"], self.target_modules, spec)
@@ -102,6 +109,20 @@ class LoRA(Adapter):
         if self.lora_dropout and nodes[0].training:
             inputs = dropout(inputs, self.lora_dropout)
         return nodes[0].adapt(site, nodes, inputs, output, self.scale(site))
+
+
+def _by_level(key: str, what: str, pattern: Any, number: Callable[[str, Any], Any]) -> dict[int, Any]:
+    """A pattern by level number, with its values checked.
+
+    Raises:
+        UserError: it is no such mapping, or a value is no number.
+    """
+    try:
+        return {int(level): number(f"{key}: a {what}", value) for level, value in pattern.items()}
+    except UserError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{key} maps level numbers to {what}s, such as {{2: 16}}, got {pattern}") from error
 
 
 def is_depthwise(site: Site) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from branchtune.cli.arguments import configured
 
@@ -25,15 +26,25 @@ def run(argv: Sequence[str]) -> None:
             "default": [],
             "help": "multiples of each method's own learning rate to try with the first seed, e.g. [0.3,1,3]",
         },
+        rates={
+            "type": str | None,
+            "default": None,
+            "help": "a comparison.json whose tuned rates are taken over instead of tuning them again",
+        },
+        workers={"type": int, "default": 1, "help": "runs to train at a time, each with its share of the cores"},
     )
     from branchtune.atomic import write_text
     from branchtune.comparison.compare import Comparer
     from branchtune.comparison.pareto import pareto
+    from branchtune.comparison.result import Comparison
     from branchtune.comparison.tables import markdown, tables
     from branchtune.progress import Reporter
 
     reporter = Reporter(options.quiet)
-    comparer = Comparer(settings, options.methods, options.seeds, options.grid, reporter)
+    rates = Comparison.load(Path(options.rates)).tuning if options.rates else {}
+    comparer = Comparer(
+        settings, options.methods, options.seeds, options.grid, reporter, rates=rates, workers=options.workers
+    )
     comparison = comparer.run(shlex.join(["branchtune", "compare", *argv]))
     comparison.save(comparer.folder / "comparison.json")
     write_text(comparer.folder / "comparison.md", markdown(comparison))

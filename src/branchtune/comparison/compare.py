@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from branchtune.comparison.jobs import Job, train_all
 from branchtune.comparison.methods import SINGLE, TITLES, with_rate
 from branchtune.comparison.result import Comparison, Tuning
 from branchtune.errors import UserError, unknown
@@ -14,7 +16,7 @@ from branchtune.evaluation.delta_m import delta_m
 from branchtune.evaluation.references import Reference
 from branchtune.progress import Reporter
 from branchtune.run.fit import fit
-from branchtune.run.reference import train_reference
+from branchtune.run.reference import single_task, train_reference
 from branchtune.run.results import Results
 from branchtune.settings import Settings
 
@@ -29,9 +31,11 @@ class Comparer:
         grid: multiples of each method's own learning rate that are tried with the first seed; the one with the best
             metrics on the validation split after the last epoch is used for all seeds. Empty: the configuration's.
         reporter: for messages and progress.
+        rates: multiples that were tuned before, by method; these methods are not tuned again.
+        workers: runs that are trained at a time, each in a process of its own with its share of the cores.
 
     Raises:
-        UserError: an unknown method, no seed, seeds or rates given twice, a rate that is not positive.
+        UserError: an unknown method, no seed, seeds or rates given twice, a rate that is not positive, no worker.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class Comparer:
         seeds: Sequence[int],
         grid: Sequence[float],
         reporter: Reporter,
+        rates: Mapping[str, Tuning] | None = None,
+        workers: int = 1,
     ) -> None:
         for method in methods:
             if method not in TITLES:
@@ -53,6 +59,9 @@ class Comparer:
             raise UserError("compare needs at least one seed and one method beside the single-task models")
         if not all(0 < factor < math.inf for factor in grid):
             raise UserError(f"grid {list(grid)}: give positive multiples of the learning rate, such as [0.3, 1, 3]")
+        if workers < 1:
+            raise UserError(f"workers={workers}: give at least 1")
+        self.rates, self.workers = dict(rates or {}), workers
         # Planned trees first: their fitted decoders and measured affinity serve the other methods of the same seed.
         self.methods = sorted(wanted, key=lambda method: method != "branched")
         self.settings, self.seeds, self.grid, self.reporter = settings, list(seeds), list(grid), reporter
@@ -65,13 +74,13 @@ class Comparer:
         Args:
             command: that made the comparison, to be stored with it.
         """
-        tuning = {method: self._tune(method) for method in (*self.methods, SINGLE)}
-        runs: dict[str, list[Results]] = {}
-        for seed in self.seeds:
-            for method in self.methods:
-                runs.setdefault(method, []).append(self._fit(method, tuning[method].factor, seed))
+        everything = (*self.methods, SINGLE)
+        first = self.seeds[:1]
+        self._train([(method, factor, first) for method in everything for factor in self._grid(method)])
+        tuning = {method: self._tune(method) for method in everything}
+        self._train([(method, tuning[method].factor, self.seeds) for method in everything])
         reference = self._single(tuning[SINGLE].factor, self.seeds)
-        order = [method for method in TITLES if method in runs]
+        order = [method for method in TITLES if method in self.methods]
         return Comparison(
             self.name,
             command,
@@ -79,12 +88,36 @@ class Comparer:
             self.seeds,
             {method: tuning[method] for method in (SINGLE, *order)},
             reference,
-            {method: [r.compared_with(reference) for r in runs[method]] for method in order},
+            {
+                method: [self._fit(method, tuning[method].factor, s).compared_with(reference) for s in self.seeds]
+                for method in order
+            },
         )
 
+    def _grid(self, method: str) -> Sequence[float]:
+        """Multiples of the rate that are tried: none where the method's rate is given."""
+        return () if method in self.rates else self.grid
+
+    def _train(self, wanted: Sequence[tuple[str, float, Sequence[int]]]) -> None:
+        """Train methods at multiples of their rates with these seeds, where several processes are to do it."""
+        if self.workers == 1:
+            return
+        jobs: list[Job] = []
+        first: dict[int, Path] = {}
+        for seed in self.seeds:
+            for method, factor in ((m, f) for m, f, seeds in wanted if seed in seeds and m != SINGLE):
+                job = Job(self._settings(method, factor, seed))
+                leader = first.setdefault(seed, self._reusable(seed) or job.path)
+                jobs.append(job if leader == job.path else replace(job, reuse=leader))
+        for task in self.settings.config.tasks:
+            for factor, seeds in ((f, seeds) for m, f, seeds in wanted if m == SINGLE):
+                jobs += [Job(single_task(self._single_settings(factor), task, seed)) for seed in seeds]
+        # What others wait for comes first, and the short single-task runs fill the end.
+        train_all(sorted(jobs, key=lambda job: job.path not in first.values()), self.workers, self.reporter)
+
     def _tune(self, method: str) -> Tuning:
-        if not self.grid:
-            return Tuning(1.0, {})
+        if not self._grid(method):
+            return self.rates.get(method, Tuning(1.0, {}))
         seed = self.seeds[0]
         scores: dict[str, float] = {}
         base: dict[str, float] | None = None
@@ -102,12 +135,12 @@ class Comparer:
         self.reporter.say(f"{method}: learning rate x {best:g} of {scores}")
         return Tuning(best, scores)
 
+    def _settings(self, method: str, factor: float, seed: int) -> Settings:
+        name = f"{self.name}/{_run_name(method, factor, seed)}"
+        return with_rate(self.settings, method, factor).but(method=method, seed=seed, reference=None, name=name)
+
     def _fit(self, method: str, factor: float, seed: int) -> Results:
-        name = _run_name(method, factor, seed)
-        run = with_rate(self.settings, method, factor).but(
-            method=method, seed=seed, reference=None, name=f"{self.name}/{name}"
-        )
-        return fit(run, self.reporter, self._reusable(seed))
+        return fit(self._settings(method, factor, seed), self.reporter, self._reusable(seed))
 
     def _reusable(self, seed: int) -> Path | None:
         """A finished run of this seed, of a planned tree where there is one: decoders and affinity are the same."""
@@ -117,8 +150,10 @@ class Comparer:
         return found[0].parent if found else None
 
     def _single(self, factor: float, seeds: Sequence[int]) -> Reference:
-        settings = with_rate(self.settings, SINGLE, factor).but(name=f"{self.name}/single-x{factor:g}")
-        return train_reference(settings, seeds, f"{self.name}, single-task", self.reporter)
+        return train_reference(self._single_settings(factor), seeds, f"{self.name}, single-task", self.reporter)
+
+    def _single_settings(self, factor: float) -> Settings:
+        return with_rate(self.settings, SINGLE, factor).but(name=f"{self.name}/single-x{factor:g}")
 
     def _path(self, name: str) -> Path:
         return self.folder / name

@@ -24,7 +24,15 @@ class LightModule(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         grid = (-(-size[0] // self.stride), -(-size[1] // self.stride))
-        laterals = [resize(lateral(x), grid) for lateral, x in zip(self.laterals, maps, strict=True)]
-        x = F.gelu(self.fused_norm(sum(laterals[1:], laterals[0])))
+        x = F.gelu(self.fused_norm(self._fuse(maps, grid)))
         x = F.gelu(self.mixed_norm(self.mix(x)))
         return resize(self.output(x), size)
+
+    def _fuse(self, maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """The sum of all laterals at `grid`; those of one size, as in a plain ViT, are resampled together."""
+        by_size: dict[tuple[int, int], Tensor] = {}
+        for lateral, x in zip(self.laterals, maps, strict=True):
+            size = (x.shape[2], x.shape[3])
+            by_size[size] = by_size[size] + lateral(x) if size in by_size else lateral(x)
+        first, *rest = (resize(x, grid) for x in by_size.values())
+        return sum(rest, first)

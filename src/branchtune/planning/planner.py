@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from branchtune.adapters.adapter import Adapter
@@ -14,6 +15,7 @@ from branchtune.errors import UserError, check_instance
 from branchtune.planning.counts import choose_counts
 from branchtune.planning.dendrogram import Cut, dendrogram_cuts, disagreement
 from branchtune.planning.options import LOSS_UNIT, LevelOptions, Limits
+from branchtune.planning.ranks import with_ranks_within
 from branchtune.scalars import real, whole
 from branchtune.tree import TaskTree
 
@@ -25,6 +27,7 @@ def plan(
     groups: Sequence[int] | None = None,
     budget: float | None = None,
     budget_params: int | None = None,
+    adapter_params: int | None = None,
     noise_corrected: bool = True,
 ) -> TaskTree:
     """A tree whose groups are cuts of one average-linkage dendrogram on the overall affinity, so that they nest.
@@ -39,6 +42,8 @@ def plan(
         groups: number of groups per level, e.g. (1, 1, 2, 4); instead of a budget.
         budget: backbone and adapter MACs as a multiple of one plain backbone pass, e.g. 1.6; decoders do not count.
         budget_params: adapter parameters. Both budgets may be given together.
+        adapter_params: instead of `budget_params`, where the ranks follow the tree so that it holds about this many
+            whatever its shape (`with_ranks_within`): the adapters then take about the same work in every tree.
         noise_corrected: plan with `Affinity.corrected`. The plain matrix shrinks towards zero where gradients are
             noisy, so that a noisy level or task would seem to disagree more than it does.
 
@@ -59,7 +64,17 @@ def plan(
     elif budget is None and budget_params is None:
         raise UserError("plan needs groups=(1, 1, 2, ...), budget=1.6 or budget_params=100_000")
     else:
-        counts = _counts_within(affinity, cuts, adapter or LoRA(), budget, budget_params, noise_corrected)
+        costs = level_costs(affinity.spec, adapter or LoRA())
+        fixed = 0
+        if adapter_params is not None:
+            if budget_params is not None:
+                raise UserError("plan: adapter_params fixes the parameters of every tree: leave budget_params out")
+            shared = TaskTree.shared(affinity.tasks, len(affinity.spec.levels))
+            adapter = with_ranks_within(adapter or LoRA(), affinity.spec, shared, adapter_params)
+            costs = level_costs(affinity.spec, adapter)
+            fixed = sum(cost.adapter_macs for cost in costs)
+            costs = tuple(replace(cost, adapter_macs=0) for cost in costs)
+        counts = _counts_within(affinity, cuts, costs, fixed, budget, budget_params, noise_corrected)
     return TaskTree([[[affinity.tasks[i] for i in group] for group in cuts[count - 1]] for count in counts])
 
 
@@ -87,19 +102,21 @@ def _check_groups(groups: Sequence[int], affinity: Affinity) -> tuple[int, ...]:
 def _counts_within(
     affinity: Affinity,
     cuts: Sequence[Cut],
-    adapter: Adapter,
+    costs: Sequence[LevelCost],
+    fixed_macs: int,
     budget: float | None,
     budget_params: int | None,
     noise_corrected: bool,
 ) -> tuple[int, ...]:
-    spec, costs = affinity.spec, level_costs(affinity.spec, adapter)
+    spec = affinity.spec
+    fixed_macs += spec.stem_macs
     limits = Limits(
-        None if budget is None else _mac_limit(real("budget", budget), spec.macs) - spec.stem_macs,
+        None if budget is None else mac_limit(real("budget", budget), spec.macs) - fixed_macs,
         None if budget_params is None else _parameter_limit(budget_params),
     )
     choice = choose_counts(_options(affinity, cuts, costs, noise_corrected), limits)
     if choice is None:
-        raise _infeasible(affinity, costs, budget, budget_params)
+        raise _infeasible(affinity, costs, fixed_macs, budget, budget_params)
     return choice.counts
 
 
@@ -116,7 +133,7 @@ def _options(
     return options
 
 
-def _mac_limit(budget: float, backbone_macs: int) -> int:
+def mac_limit(budget: float, backbone_macs: int) -> int:
     """The most MACs whose ratio to one backbone pass is at most the budget, as `TreeCost.ratio` computes it."""
     if not 0 < budget < math.inf:
         raise UserError(f"budget={budget}: give a positive multiple of one backbone pass, such as 1.6")
@@ -136,11 +153,11 @@ def _parameter_limit(budget_params: Any) -> int:
 
 
 def _infeasible(
-    affinity: Affinity, costs: Sequence[LevelCost], budget: float | None, budget_params: int | None
+    affinity: Affinity, costs: Sequence[LevelCost], fixed_macs: int, budget: float | None, budget_params: int | None
 ) -> UserError:
     """Names each budget that one group at every level passes, and the cheapest feasible one (rounded up)."""
     spec = affinity.spec
-    ratio = (spec.stem_macs + sum(cost.macs for cost in costs)) / spec.macs
+    ratio = (fixed_macs + sum(cost.macs for cost in costs)) / spec.macs
     parameters = sum(cost.parameters for cost in costs)
     problems = []
     if budget is not None and ratio > budget:

@@ -18,9 +18,17 @@ FREE_KEYS = ("output", "data.workers", "data.pin_memory", "data.cache", "loggers
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PHASE_KEYS = {
     ("tree",): ("tree.json", LAST_CHECKPOINT),
-    ("method", "extras", "trainer", "optimizer", "schedule", "early_stopping", "evaluate", "reference"): (
-        LAST_CHECKPOINT,
-    ),
+    (
+        "method",
+        "adapter_share",
+        "extras",
+        "trainer",
+        "optimizer",
+        "schedule",
+        "early_stopping",
+        "evaluate",
+        "reference",
+    ): (LAST_CHECKPOINT,),
 }
 
 

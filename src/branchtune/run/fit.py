@@ -198,7 +198,7 @@ class _Fit:
             tree = TaskTree.from_json(self.run.read("tree.json"))
         except UserError as error:
             raise UserError(f"{path}: {error}; delete it, the run makes it again") from error
-        self.reporter.say(describe_plan(tree, self.bench.spec, self.config.adapter))
+        self.reporter.say(describe_plan(tree, self.bench.spec, self.bench.adapter(tree)))
         return tree
 
     def finish(self, model: MultiTaskModel, training: Training) -> Results:

@@ -13,6 +13,12 @@ from branchtune.run.results import Results
 from branchtune.settings import Settings
 
 
+def single_task(settings: Settings, task: str, seed: int) -> Settings:
+    """The configuration of one of the runs that a reference is the mean of."""
+    name = f"{settings.config.name}/single-{task}-{seed}"
+    return settings.but(tasks=[task], method="full", seed=seed, reference=None, name=name)
+
+
 def train_reference(settings: Settings, seeds: Sequence[int], name: str, reporter: Reporter) -> Reference:
     """Train, or finish, every task's single-task model and take the mean over seeds.
 
@@ -29,14 +35,7 @@ def train_reference(settings: Settings, seeds: Sequence[int], name: str, reporte
     runs: dict[str, list[Results]] = {}
     for task in settings.config.tasks:
         for seed in seeds:
-            single = settings.but(
-                tasks=[task],
-                method="full",
-                seed=seed,
-                reference=None,
-                name=f"{settings.config.name}/single-{task}-{seed}",
-            )
-            runs.setdefault(task, []).append(fit(single, reporter))
+            runs.setdefault(task, []).append(fit(single_task(settings, task, seed), reporter))
     first = {task: results[0] for task, results in runs.items()}
     values = {task: [r.heads[task] for r in results] for task, results in runs.items()}
     return Reference(

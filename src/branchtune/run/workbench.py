@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,8 +15,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.comb import Comb
 from branchtune.affinity import Affinity
+from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.trace import trace_backbone
@@ -26,6 +29,7 @@ from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
 from branchtune.model import MultiTaskModel
 from branchtune.planning import anti_affinity_tree, plan, random_tree
+from branchtune.planning.ranks import with_ranks_within
 from branchtune.progress import Reporter
 from branchtune.run.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
 from branchtune.run.packaged import packaged_reference
@@ -137,6 +141,7 @@ class Workbench:
             groups=wanted.groups,
             budget=wanted.budget,
             budget_params=wanted.budget_params,
+            adapter_params=self._adapter_params,
         )
 
     def _open(self, split: str) -> SampleSource:
@@ -237,18 +242,37 @@ class Workbench:
         """A model by the configuration's method; `tree` is the planned one where the method needs it."""
         config = self.config
         adapted = config.method in (*PLANNED, "shared", "separate", "comb")
-        adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
         if config.method == "separate":
             tree = TaskTree.separate(self.names, self.depth)
-        elif config.method not in PLANNED:
-            tree = None
+        elif config.method not in PLANNED or tree is None:
+            tree = TaskTree.shared(self.names, self.depth)
         return MultiTaskModel(
             self.backbone,
             self.tasks,
             tree,
-            adapter if adapted else None,
+            self.adapter(tree) if adapted else None,
             config.decoder,
             extras=config.extras if adapted else (),
             train_backbone=config.method == "full",
             spec=self.spec,
         )
+
+    def adapter(self, tree: TaskTree) -> Adapter:
+        """What a node of `tree` trains: the configuration's adapter, of the method's family and the ranks that fit."""
+        config = self.config
+        adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
+        if self._adapter_params is None:
+            return adapter
+        budget = config.tree.budget if config.method in PLANNED else None
+        return with_ranks_within(adapter, self.spec, tree, self._adapter_params, budget or math.inf)
+
+    @cached_property
+    def _adapter_params(self) -> int | None:
+        """What `adapter_share` leaves to the adapters beside the extras."""
+        share = self.config.adapter_share
+        if share is None:
+            return None
+        sizes = {name: parameter.numel() for name, parameter in self.backbone.named_parameters()}
+        inside = sum(sizes[name] for name in self.spec.parameters)
+        extras = sum(sizes[name] for name in extra_parameters(self.backbone, self.spec, self.config.extras))
+        return int(share * inside) - extras
