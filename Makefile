@@ -21,7 +21,7 @@ FIRST_IMPORT := torch.utils.tensorboard, torchvision, timm, lightning, torchmetr
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-data check format
+.PHONY: help setup demo results-small test test-slow test-data check format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,14 @@ setup: $(DEV_STAMP)  ## create the environment with the development tools
 demo: $(RUNTIME_STAMP)  ## set up, then run the demo: measure, plan, train, compare
 	@echo "== demo: branchtune demo $(ARGS)"
 	@$(BIN)/branchtune demo $(ARGS)
+
+# Memory that is kept is 10 % faster: glibc gives large tensors back to Linux in every step, for new page faults.
+results-small: export MALLOC_MMAP_THRESHOLD_ = 8589934592
+results-small: export MALLOC_TRIM_THRESHOLD_ = 8589934592
+results-small: $(RUNTIME_STAMP)  ## set up, then remake the scenes table of docs/results.md from nothing (up to 90 minutes)
+	@echo "== results-small: branchtune compare configs/scenes_comparison.yaml, $(WORKERS) runs at a time"
+	@$(BIN)/branchtune compare configs/scenes_comparison.yaml --rates=results/scenes/comparison.json --workers=$(WORKERS) $(ARGS)
+	@$(BIN)/python scripts/check_results.py runs/scenes/comparison.json results/scenes/comparison.json
 
 # One thread per process: small tensors gain nothing from a second one, and processes would fight for the cores.
 test: $(DEV_STAMP)  ## set up, then run the quick tests

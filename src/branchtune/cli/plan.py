@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,24 +31,39 @@ def run(argv: Sequence[str]) -> None:
     options = parser.instantiate(parse(parser, argv))
     from branchtune.affinity import Affinity
     from branchtune.planning import describe_plan, plan
+    from branchtune.planning.ranks import with_ranks_within
 
     path = Path(options.affinity)
     affinity = Affinity.load(path / "affinity.json" if path.is_dir() else path)
-    adapter = options.adapter or _adapter_of(path)
+    folder = path if path.is_dir() else path.parent
+    adapter = options.adapter or _adapter_of(folder)
+    limit = None if options.adapter or options.budget_params else _adapter_parameters(folder)
     tree = plan(
         affinity,
         adapter=adapter,
         groups=options.groups,
         budget=options.budget,
         budget_params=options.budget_params,
+        adapter_params=limit,
     )
+    if limit is not None:
+        adapter = with_ranks_within(adapter, affinity.spec, tree, limit, options.budget or math.inf)
     print(affinity)
     print(describe_plan(tree, affinity.spec, adapter))
     if options.out:
         write_json(Path(options.out), tree.to_json())
 
 
-def _adapter_of(path: Path) -> Adapter:
-    """That of the run whose directory or affinity this is."""
-    configuration = (path if path.is_dir() else path.parent) / "config.yaml"
+def _adapter_of(folder: Path) -> Adapter:
+    """That of the run that the affinity belongs to."""
+    configuration = folder / "config.yaml"
     return Settings.load(configuration).config.adapter if configuration.is_file() else LoRA()
+
+
+def _adapter_parameters(folder: Path) -> int | None:
+    """What the run's `adapter_share` gives to the adapters of any tree; None where there is none."""
+    try:
+        limit = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("adapter_parameters")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return limit if isinstance(limit, int) else None

@@ -141,7 +141,7 @@ class Workbench:
             groups=wanted.groups,
             budget=wanted.budget,
             budget_params=wanted.budget_params,
-            adapter_params=self._adapter_params,
+            adapter_params=self.adapter_parameters,
         )
 
     def _open(self, split: str) -> SampleSource:
@@ -261,14 +261,14 @@ class Workbench:
         """What a node of `tree` trains: the configuration's adapter, of the method's family and the ranks that fit."""
         config = self.config
         adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
-        if self._adapter_params is None:
+        if self.adapter_parameters is None:
             return adapter
         budget = config.tree.budget if config.method in PLANNED else None
-        return with_ranks_within(adapter, self.spec, tree, self._adapter_params, budget or math.inf)
+        return with_ranks_within(adapter, self.spec, tree, self.adapter_parameters, budget or math.inf)
 
     @cached_property
-    def _adapter_params(self) -> int | None:
-        """What `adapter_share` leaves to the adapters beside the extras."""
+    def adapter_parameters(self) -> int | None:
+        """What `adapter_share` leaves to the adapters beside the extras; None where it is not set."""
         share = self.config.adapter_share
         if share is None:
             return None

@@ -1,0 +1,40 @@
+"""Compare a regenerated comparison with the committed one: every delta_m within twice its standard error over seeds.
+
+python scripts/check_results.py NEW/comparison.json results/scenes/comparison.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from branchtune.comparison.methods import TITLES
+from branchtune.comparison.result import Comparison
+from branchtune.comparison.summary import Row, rows
+from branchtune.progress import Reporter
+
+
+def check(new: Comparison, committed: Comparison) -> list[list[str]]:
+    """One line for each committed method: both means, twice the standard error, and whether they agree."""
+    found = {row.method: row for row in rows(new)}
+    return [_line(row, found.get(row.method)) for row in rows(committed)]
+
+
+def _line(row: Row, again: Row | None) -> list[str]:
+    allowed = 2 * row.delta_m.error
+    title, old = TITLES[row.method], f"{row.delta_m.mean:+.2f}"
+    if again is None:
+        return [title, old, "-", f"{allowed:.2f}", "missing"]
+    # The single-task models are the zero of their own delta_m, up to rounding.
+    agree = abs(again.delta_m.mean - row.delta_m.mean) <= max(allowed, 1e-9)
+    return [title, old, f"{again.delta_m.mean:+.2f}", f"{allowed:.2f}", "agrees" if agree else "DIFFERS"]
+
+
+def main(new: str, committed: str) -> int:
+    lines = check(Comparison.load(Path(new)), Comparison.load(Path(committed)))
+    Reporter(quiet=True).table("Δm %, mean over seeds", ["method", "committed", "now", "allowed", ""], lines)
+    return 0 if all(line[-1] == "agrees" for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
