@@ -3,8 +3,8 @@
 #   PYTHON=python3.12      the interpreter that creates the environment (default: python3)
 #   VENV=.venv             where the environment goes
 #   CONSTRAINTS=           install from the ranges of pyproject.toml instead of the pinned versions
-#   ARGS="-k tree -x"      more arguments for pytest, or for `branchtune demo`
-#   WORKERS=0              processes of the quick suite (default: 2; 0 runs it in one process)
+#   ARGS="-k tree -x"      more arguments for pytest, `branchtune demo` or `branchtune compare`
+#   WORKERS=0              processes of the quick suite (default: 2; 0 runs it in one process), runs at a time of results-small
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,8 +38,10 @@ results-small: export MALLOC_MMAP_THRESHOLD_ = 8589934592
 results-small: export MALLOC_TRIM_THRESHOLD_ = 8589934592
 results-small: $(RUNTIME_STAMP)  ## set up, then remake the scenes table of docs/results.md from nothing (up to 90 minutes)
 	@echo "== results-small: branchtune compare configs/scenes_comparison.yaml, $(WORKERS) runs at a time"
-	@$(BIN)/branchtune compare configs/scenes_comparison.yaml --rates=results/scenes/comparison.json --workers=$(WORKERS) $(ARGS)
-	@$(BIN)/python scripts/check_results.py runs/scenes/comparison.json results/scenes/comparison.json
+	@echo "== results-small: in runs/results-small; an interrupted one goes on, delete the folder to begin from nothing"
+	@$(BIN)/branchtune compare configs/scenes_comparison.yaml --rates=results/scenes/comparison.json \
+	  --output=runs/results-small --workers=$(WORKERS) $(ARGS)
+	@$(BIN)/python scripts/check_results.py runs/results-small/scenes/comparison.json results/scenes/comparison.json
 
 # One thread per process: small tensors gain nothing from a second one, and processes would fight for the cores.
 test: $(DEV_STAMP)  ## set up, then run the quick tests

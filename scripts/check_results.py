@@ -11,11 +11,16 @@ from pathlib import Path
 from branchtune.comparison.methods import TITLES
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Row, rows
+from branchtune.errors import UserError
 from branchtune.progress import Reporter
 
 
 def check(new: Comparison, committed: Comparison) -> list[list[str]]:
     """One line for each committed method: both means, twice the standard error, and whether they agree."""
+    if len(committed.seeds) < 2:
+        raise UserError("the committed comparison has one seed: there is no standard error to compare with")
+    if (new.config, new.seeds) != (committed.config, committed.seeds):
+        raise UserError("the two comparisons have different configurations or seeds")
     found = {row.method: row for row in rows(new)}
     return [_line(row, found.get(row.method)) for row in rows(committed)]
 
@@ -31,7 +36,11 @@ def _line(row: Row, again: Row | None) -> list[str]:
 
 
 def main(new: str, committed: str) -> int:
-    lines = check(Comparison.load(Path(new)), Comparison.load(Path(committed)))
+    try:
+        lines = check(Comparison.load(Path(new)), Comparison.load(Path(committed)))
+    except UserError as error:
+        print(f"check_results: {error}", file=sys.stderr)
+        return 2
     Reporter(quiet=True).table("Δm %, mean over seeds", ["method", "committed", "now", "allowed", ""], lines)
     return 0 if all(line[-1] == "agrees" for line in lines) else 1
 

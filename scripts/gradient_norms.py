@@ -15,12 +15,11 @@ import sys
 
 import torch
 
-from branchtune.batch import read_images
+from branchtune.batch import read_batch
 from branchtune.decoder_fit import fit_decoders
 from branchtune.progress import Reporter
 from branchtune.run.workbench import Workbench
 from branchtune.settings import Settings
-from branchtune.training.losses import task_losses
 
 BATCHES = 24
 
@@ -31,15 +30,17 @@ def main(config: str, overrides: list[str]) -> None:
     bench = Workbench(settings.config, reporter)
     bench.seed("decoders")
     model = bench.build(None)
-    steps = settings.config.decoder_fit.steps
-    with reporter.track("fit decoders", steps) as advance:
-        batches = bench.endless_batches()
-        fit_decoders(model, batches, steps, settings.config.decoder_fit.lr, on_step=lambda *_: advance())
+    wanted, batches = settings.config.decoder_fit, bench.endless_batches()
+    with reporter.track("fit decoders", wanted.steps) as advance:
+        fit_decoders(model, batches, wanted.steps, wanted.lr, on_step=lambda *_: advance(), kind=wanted.kind)
     model.eval()
     adapters = list(model.backbone.adapters.parameters())
     norms: dict[str, list[float]] = {}
     for batch in itertools.islice(batches, BATCHES):
-        for name, loss in task_losses(model(read_images(batch)), batch, model.tasks).items():
+        found = read_batch(batch, model.tasks, like=adapters[0])
+        outputs = model(found.images)
+        for name, target in found.targets.items():
+            loss = model.tasks[name].loss(outputs[name], target)
             gradients = torch.autograd.grad(loss, adapters, retain_graph=True, allow_unused=True)
             flat = torch.cat([g.flatten() for g in gradients if g is not None])
             norms.setdefault(name, []).append(model.tasks[name].weight * flat.norm().item())

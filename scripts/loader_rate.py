@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 
-from branchtune.batch import read_images
+from branchtune.batch import read_batch
 from branchtune.progress import Reporter
 from branchtune.run.workbench import PLANNED, Workbench
 from branchtune.settings import Settings
-from branchtune.training.losses import task_losses
 from branchtune.tree import TaskTree
 
 STEPS = 8
@@ -48,15 +47,24 @@ def _training_rate(bench: Workbench, batches: list[Any]) -> float:
     optimizer = bench.config.optimizer.build(model)
     done, start = 0, 0.0
     for batch in batches:
-        losses = task_losses(model(read_images(batch)), batch, model.tasks)
-        sum(model.tasks[name].weight * loss for name, loss in losses.items()).backward()  # type: ignore[union-attr]
+        found = read_batch(batch, model.tasks, like=next(model.parameters()))
+        outputs = model(found.images)
+        losses = [model.tasks[name].loss(outputs[name], target) for name, target in found.targets.items()]
+        torch.stack(losses).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
         if start:  # the first step makes its buffers
             done += len(batch["id"])
         else:
-            start = time.perf_counter()
-    return done / (time.perf_counter() - start)
+            start = _now(bench.device)
+    return done / (_now(bench.device) - start)
+
+
+def _now(device: torch.device) -> float:
+    """The time at which the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 if __name__ == "__main__":

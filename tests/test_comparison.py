@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +179,40 @@ def test_a_run_that_fails_in_its_process_ends_the_comparison(folder: Path, capsy
 def test_workers_below_one_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(folder / "tiny.yaml"), "--quiet", "--workers=0"]) == 2
     assert "workers=0: give at least 1" in capsys.readouterr().err
+
+
+def test_several_processes_tune_as_one_does(folder: Path, comparison: Comparison) -> None:
+    arguments = ["--methods=[shared]", "--seeds=[0]", "--quiet", "--name=tuned", "--workers=2", "--grid=[1,3]"]
+    assert main(["compare", str(folder / "tiny.yaml"), *arguments]) == 0
+    again = Comparison.load(folder / "runs" / "tuned" / "comparison.json")
+    for method in ("single", "shared"):
+        assert again.tuning[method].scores == pytest.approx(comparison.tuning[method].scores)
+
+
+def test_rates_that_miss_a_method_need_a_grid(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = folder / "runs" / "versus" / "comparison.json"
+    arguments = ["--methods=[separate]", "--seeds=[0]", "--quiet", "--name=partly", f"--rates={stored}"]
+    assert main(["compare", str(folder / "tiny.yaml"), *arguments]) == 2
+    assert "rates has none for 'separate'" in capsys.readouterr().err
+
+
+def test_rates_of_another_optimizer_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = folder / "runs" / "versus" / "comparison.json"
+    arguments = ["--methods=[shared]", "--seeds=[0]", f"--rates={stored}", "--optimizer.init_args.lr=0.1"]
+    assert main(["compare", str(folder / "tiny.yaml"), *arguments]) == 2
+    assert "multiples of another optimizer's rates" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_after_kill_9_no_worker_holds_a_run_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    arguments = ["compare", str(config), "--methods=[shared,decoders]", "--seeds=[0]", "--quiet", "--workers=2"]
+    command = [sys.executable, "-c", "from branchtune.cli.main import entry; entry()", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "runs").glob("*/*/decoders.safetensors")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=240, check=False).returncode == 0
+    assert (tmp_path / "runs" / "tiny" / "comparison.json").exists()

@@ -102,10 +102,13 @@ class DecoderFitConfig:
     Args:
         steps: optimiser steps; 0 starts from random decoders.
         lr: of AdamW.
+        kind: the learning rate stays `constant`, or falls to zero as a `cosine`, which gives decoders, and with them
+            an affinity, that depend less on the seed.
     """
 
     steps: int = 200
     lr: float = 1e-3
+    kind: Literal["constant", "cosine"] = "constant"
 
     def __post_init__(self) -> None:
         _check_least("decoder_fit.", self, steps=0)
@@ -171,7 +174,7 @@ class RunConfig:
         data: images and labels.
         adapter: what is trained inside the backbone for each node of the tree.
         adapter_share: adapters and extras together hold at most this share of the backbone's parameters, whatever the
-            tree: the ranks are the largest that fit, the ratio lora_alpha / r stays; null for the adapter's own ranks.
+            tree, by ranks that nearly fill it; the ratio lora_alpha / r stays. Null for the adapter's own ranks.
         decoder: of the dense tasks.
         extras: shared parts of the backbone to train as well: norms, patch_embed, relative_position, patch_merging.
         decoder_fit: fitting the decoders first.
@@ -224,6 +227,8 @@ class RunConfig:
         _check_least("", self, seed=0, early_stopping=1)
         if self.adapter_share is not None and not 0 < self.adapter_share < math.inf:
             raise UserError(f"adapter_share={self.adapter_share}: must be above 0, such as 0.2 for a fifth")
+        if self.adapter_share is not None and self.tree.budget_params is not None:
+            raise UserError("adapter_share fixes the adapter parameters of every tree: set tree.budget_params to null")
 
 
 def _check_least(section: str, config: object, **least: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,17 +27,20 @@ def fit_decoders(
     lr: float,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     inputs: Collection[str] = (),
+    kind: Literal["constant", "cosine"] = "constant",
 ) -> int:
-    """Train the decoders alone, with AdamW without decay on the weighted sum of the task losses.
+    """Train the decoders alone, with AdamW without weight decay on the weighted sum of the task losses.
 
     Args:
         model: whose backbone runs in eval mode without gradients; its adapters, if any, act but do not train.
         batches: `{"id", "image" [B, 3, H, W], "<task>": [B, ...]}`; begun anew when they run out. A task without any
             label in a batch is skipped.
         steps: optimiser steps.
-        lr: learning rate, constant.
+        lr: learning rate.
         on_step: called after every step with its number from 1 and the tasks' losses.
         inputs: keys of the batch that are passed to the backbone as keyword inputs.
+        kind: of the schedule: "cosine" falls to zero, so that the last batches leave no trace in the decoders, and
+            affinity measured with them does not depend on the seed.
 
     Returns:
         The number of images that were run.
@@ -58,6 +62,8 @@ def fit_decoders(
                 optimizer.zero_grad(set_to_none=True)
                 total.backward()
                 optimizer.step()
+            if kind == "cosine":
+                optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
             images += len(batch["image"])
             if on_step:
                 on_step(step, {name: loss.item() for name, loss in losses.items()})

@@ -49,7 +49,7 @@ class LoRA(Adapter):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank_pattern", _by_level("rank_pattern", "rank", self.rank_pattern, whole))
-        object.__setattr__(self, "alpha_pattern", _by_level("alpha_pattern", "scale", self.alpha_pattern, real))
+        object.__setattr__(self, "alpha_pattern", _by_level("alpha_pattern", "number", self.alpha_pattern, real))
         object.__setattr__(self, "r", whole("LoRA r", self.r))
         for key in ("lora_alpha", "lora_dropout"):
             object.__setattr__(self, key, real(key, getattr(self, key)))
@@ -59,9 +59,10 @@ class LoRA(Adapter):
                 raise UserError(f"LoRA rank must be at least 1, got {rank}")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}")
-        for alpha in (self.lora_alpha, *self.alpha_pattern.values()):
-            if not math.isfinite(alpha) or alpha == 0:
-                raise UserError(f"lora_alpha must be finite and not 0, got {alpha}")
+        for key, alphas in (("lora_alpha", [self.lora_alpha]), ("alpha_pattern", self.alpha_pattern.values())):
+            for alpha in alphas:
+                if not math.isfinite(alpha) or alpha == 0:
+                    raise UserError(f"{key} must be finite and not 0, got {alpha}")
 
     def rank(self, site: Site) -> int:
         return self.rank_pattern.get(site.level, self.r)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from branchtune.cli.arguments import configured
+from branchtune.errors import UserError
+from branchtune.settings import Settings
 
 TEXT = """Train several methods with several seeds on one configuration, with equal tuning, and tabulate them: metrics,
 delta_m over the single-task models, parameters by owner, MACs, time and memory. Interrupted, the same command goes on.
@@ -29,9 +31,13 @@ def run(argv: Sequence[str]) -> None:
         rates={
             "type": str | None,
             "default": None,
-            "help": "a comparison.json whose tuned rates are taken over instead of tuning them again",
+            "help": "a comparison.json of the same optimizer whose tuned multiples are taken over",
         },
-        workers={"type": int, "default": 1, "help": "runs to train at a time, each with its share of the cores"},
+        workers={
+            "type": int,
+            "default": 1,
+            "help": "runs to train at a time, each with its share of the cores (a GPU serves all of them)",
+        },
     )
     from branchtune.atomic import write_text
     from branchtune.comparison.compare import Comparer
@@ -41,10 +47,11 @@ def run(argv: Sequence[str]) -> None:
     from branchtune.progress import Reporter
 
     reporter = Reporter(options.quiet)
-    rates = Comparison.load(Path(options.rates)).tuning if options.rates else {}
-    comparer = Comparer(
-        settings, options.methods, options.seeds, options.grid, reporter, rates=rates, workers=options.workers
-    )
+    tuned = Comparison.load(Path(options.rates)) if options.rates else None
+    if tuned and Settings.parse(tuned.config).config.optimizer != settings.config.optimizer:
+        raise UserError(f"{options.rates} has multiples of another optimizer's rates: set optimizer as there, or tune")
+    rates = tuned.tuning if tuned else {}
+    comparer = Comparer(settings, options.methods, options.seeds, options.grid, reporter, rates, options.workers)
     comparison = comparer.run(shlex.join(["branchtune", "compare", *argv]))
     comparison.save(comparer.folder / "comparison.json")
     write_text(comparer.folder / "comparison.md", markdown(comparison))

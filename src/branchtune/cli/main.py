@@ -24,7 +24,7 @@ COMMANDS = {
     "predict": "apply a run's model to images, write maps and colour pictures",
 }
 # Commands that find what an interrupted call of theirs has done.
-CONTINUING = ("demo", "fit", "affinity", "reference")
+CONTINUING = ("demo", "fit", "affinity", "reference", "compare")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 BROKEN_PIPE_STATUS = 141  # as of a process that SIGPIPE ended

@@ -12,6 +12,8 @@ from jsonargparse import ArgumentParser
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
 from branchtune.atomic import write_json
+from branchtune.config import RunConfig
+from branchtune.errors import UserError
 from branchtune.settings import Settings, parse
 
 TEXT = """Choose a tree from a measured affinity and print what every node costs.
@@ -36,8 +38,9 @@ def run(argv: Sequence[str]) -> None:
     path = Path(options.affinity)
     affinity = Affinity.load(path / "affinity.json" if path.is_dir() else path)
     folder = path if path.is_dir() else path.parent
-    adapter = options.adapter or _adapter_of(folder)
-    limit = None if options.adapter or options.budget_params else _adapter_parameters(folder)
+    config = _run_config(folder)
+    adapter = options.adapter or (config.adapter if config else LoRA())
+    limit = _adapter_limit(folder, config)
     tree = plan(
         affinity,
         adapter=adapter,
@@ -54,16 +57,20 @@ def run(argv: Sequence[str]) -> None:
         write_json(Path(options.out), tree.to_json())
 
 
-def _adapter_of(folder: Path) -> Adapter:
-    """That of the run that the affinity belongs to."""
+def _run_config(folder: Path) -> RunConfig | None:
+    """That of the run that the affinity belongs to; None where there is none."""
     configuration = folder / "config.yaml"
-    return Settings.load(configuration).config.adapter if configuration.is_file() else LoRA()
+    return Settings.load(configuration).config if configuration.is_file() else None
 
 
-def _adapter_parameters(folder: Path) -> int | None:
-    """What the run's `adapter_share` gives to the adapters of any tree; None where there is none."""
-    try:
-        limit = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("adapter_parameters")
-    except (OSError, ValueError, AttributeError):
+def _adapter_limit(folder: Path, config: RunConfig | None) -> int | None:
+    """What the run's `adapter_share` gives to the adapters of any tree; None where it has none."""
+    if config is None or config.adapter_share is None:
         return None
-    return limit if isinstance(limit, int) else None
+    try:
+        return int(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["adapter_limit"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{folder}/manifest.json does not say how many parameters adapter_share={config.adapter_share:g} gives: "
+            "the run's own command writes it again"
+        ) from error

@@ -31,11 +31,12 @@ class Comparer:
         grid: multiples of each method's own learning rate that are tried with the first seed; the one with the best
             metrics on the validation split after the last epoch is used for all seeds. Empty: the configuration's.
         reporter: for messages and progress.
-        rates: multiples that were tuned before, by method; these methods are not tuned again.
+        rates: multiples that were tuned before, by method; these methods are not tuned again. Without a grid, of all.
         workers: runs that are trained at a time, each in a process of its own with its share of the cores.
 
     Raises:
-        UserError: an unknown method, no seed, seeds or rates given twice, a rate that is not positive, no worker.
+        UserError: an unknown method, no seed, seeds or rates given twice, a rate that is not positive, no worker, some
+            methods tuned and others not.
     """
 
     def __init__(
@@ -61,6 +62,11 @@ class Comparer:
             raise UserError(f"grid {list(grid)}: give positive multiples of the learning rate, such as [0.3, 1, 3]")
         if workers < 1:
             raise UserError(f"workers={workers}: give at least 1")
+        if workers > 1 and settings.config.trainer.get("fast_dev_run"):
+            raise UserError("fast_dev_run keeps nothing that another process could collect: set workers to 1")
+        untuned = [method for method in (SINGLE, *wanted) if method not in rates] if rates and not grid else []
+        if untuned:
+            raise UserError(f"rates has none for {untuned[0]!r}, which would be untuned beside the others: give a grid")
         self.rates, self.workers = dict(rates or {}), workers
         # Planned trees first: their fitted decoders and measured affinity serve the other methods of the same seed.
         self.methods = sorted(wanted, key=lambda method: method != "branched")
@@ -111,7 +117,7 @@ class Comparer:
                 jobs.append(job if leader == job.path else replace(job, reuse=leader))
         for task in self.settings.config.tasks:
             for factor, seeds in ((f, seeds) for m, f, seeds in wanted if m == SINGLE):
-                jobs += [Job(single_task(self._single_settings(factor), task, seed)) for seed in seeds]
+                jobs += [Job(single_task(self._single_settings(factor), task, s), first.get(s)) for s in seeds]
         # What others wait for comes first, and the short single-task runs fill the end.
         train_all(sorted(jobs, key=lambda job: job.path not in first.values()), self.workers, self.reporter)
 
@@ -150,7 +156,9 @@ class Comparer:
         return found[0].parent if found else None
 
     def _single(self, factor: float, seeds: Sequence[int]) -> Reference:
-        return train_reference(self._single_settings(factor), seeds, f"{self.name}, single-task", self.reporter)
+        return train_reference(
+            self._single_settings(factor), seeds, f"{self.name}, single-task", self.reporter, self._reusable
+        )
 
     def _single_settings(self, factor: float) -> Settings:
         return with_rate(self.settings, SINGLE, factor).but(name=f"{self.name}/single-x{factor:g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ class Comparison:
         try:
             if content["format"] > FORMAT:
                 raise UserError(f"{path} has format {content['format']}, newer than {FORMAT}: update branchtune")
+            if not all(0 < values["factor"] < math.inf for values in content["tuning"].values()):
+                raise KeyError("a tuned rate is not positive")
             return cls(
                 content["name"],
                 content["command"],

@@ -47,10 +47,16 @@ def quality(comparison: Comparison) -> Cells:
 
 
 def parameters(comparison: Comparison) -> Cells:
-    """Trainable parameters by owner."""
+    """Trainable parameters by owner, and those inside the backbone as a share of its size."""
     owners = ("adapters", "extras", "decoders", "backbone")
-    body = [[TITLES[row.method], *(count(row.parameters.get(o, 0)) for o in owners)] for row in rows(comparison)]
-    return Cells("Trainable parameters by owner", ["method", *owners], body)
+    first = next(iter(comparison.runs.values()))[0]
+    size = sum(first.parameters[owner] for owner in ("frozen", "extras", "backbone"))
+    body = [
+        [TITLES[row.method], *(count(row.parameters.get(o, 0)) for o in owners), f"{row.inside / size:.1%}"]
+        for row in rows(comparison)
+    ]
+    title = "Trainable parameters by owner; inside the backbone (all but decoders) as a share of its size"
+    return Cells(title, ["method", *owners, "inside"], body)
 
 
 def cost(comparison: Comparison) -> Cells:

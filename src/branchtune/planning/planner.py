@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from branchtune.adapters.adapter import Adapter
@@ -42,8 +41,9 @@ def plan(
         groups: number of groups per level, e.g. (1, 1, 2, 4); instead of a budget.
         budget: backbone and adapter MACs as a multiple of one plain backbone pass, e.g. 1.6; decoders do not count.
         budget_params: adapter parameters. Both budgets may be given together.
-        adapter_params: instead of `budget_params`, where the ranks follow the tree so that it holds about this many
-            whatever its shape (`with_ranks_within`): the adapters then take about the same work in every tree.
+        adapter_params: instead of `budget_params`, where the ranks follow the tree so that its adapters hold at most
+            this many whatever its shape (`with_ranks_within`): they then take about the same work in every tree. No
+            effect beside `groups`.
         noise_corrected: plan with `Affinity.corrected`. The plain matrix shrinks towards zero where gradients are
             noisy, so that a noisy level or task would seem to disagree more than it does.
 
@@ -68,12 +68,16 @@ def plan(
         fixed = 0
         if adapter_params is not None:
             if budget_params is not None:
-                raise UserError("plan: adapter_params fixes the parameters of every tree: leave budget_params out")
+                raise UserError(
+                    "plan: adapter_params (a run's adapter_share) fixes the parameters of every tree: leave "
+                    "budget_params out"
+                )
             shared = TaskTree.shared(affinity.tasks, len(affinity.spec.levels))
-            adapter = with_ranks_within(adapter or LoRA(), affinity.spec, shared, adapter_params)
-            costs = level_costs(affinity.spec, adapter)
-            fixed = sum(cost.adapter_macs for cost in costs)
-            costs = tuple(replace(cost, adapter_macs=0) for cost in costs)
+            sized = with_ranks_within(adapter or LoRA(), affinity.spec, shared, adapter_params)
+            fixed = sum(cost.adapter_macs for cost in level_costs(affinity.spec, sized))
+            # No group has less than rank 1, which counts on top: then every tree that is allowed can be built.
+            costs = level_costs(affinity.spec, sized.with_ranks([1] * len(affinity.spec.levels)))
+            budget_params = adapter_params
         counts = _counts_within(affinity, cuts, costs, fixed, budget, budget_params, noise_corrected)
     return TaskTree([[[affinity.tasks[i] for i in group] for group in cuts[count - 1]] for count in counts])
 
@@ -111,7 +115,7 @@ def _counts_within(
     spec = affinity.spec
     fixed_macs += spec.stem_macs
     limits = Limits(
-        None if budget is None else mac_limit(real("budget", budget), spec.macs) - fixed_macs,
+        None if budget is None else _mac_limit(real("budget", budget), spec.macs) - fixed_macs,
         None if budget_params is None else _parameter_limit(budget_params),
     )
     choice = choose_counts(_options(affinity, cuts, costs, noise_corrected), limits)
@@ -133,7 +137,7 @@ def _options(
     return options
 
 
-def mac_limit(budget: float, backbone_macs: int) -> int:
+def _mac_limit(budget: float, backbone_macs: int) -> int:
     """The most MACs whose ratio to one backbone pass is at most the budget, as `TreeCost.ratio` computes it."""
     if not 0 < budget < math.inf:
         raise UserError(f"budget={budget}: give a positive multiple of one backbone pass, such as 1.6")

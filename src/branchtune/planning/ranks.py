@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from branchtune.adapters.adapter import Adapter
@@ -15,10 +16,11 @@ from branchtune.tree import TaskTree
 def with_ranks_within(
     adapter: Adapter, spec: BackboneSpec, tree: TaskTree, parameters: int, budget: float = math.inf
 ) -> Adapter:
-    """`adapter` with the largest ranks at which the tree's adapters hold at most `parameters`.
+    """`adapter` with ranks at which the tree's adapters hold at most `parameters`, and usually nearly as many.
 
     Every level gets about what one shared set of rank R would have there: each of its G groups has rank
-    max(1, R // G), with the largest R that fits. What is left raises whole levels by one, from the first on.
+    max(1, R // G), with the largest R that fits. What is left raises whole levels by one, from the first on. No rank
+    passes what its level's layers can use. In the comb only the shared rank follows.
 
     Args:
         adapter: a family with ranks.
@@ -31,29 +33,26 @@ def with_ranks_within(
         UserError: an adapter without ranks, or rank 1 everywhere is already too much.
     """
     groups = tree.group_counts
+    least = tree_cost(spec, tree, adapter.with_ranks([1] * len(groups)))
+    if least.parameters > parameters or least.ratio > budget:
+        limit = f"{parameters:,} adapter parameters" + (f" and budget {budget:g}" if budget < math.inf else "")
+        raise UserError(
+            f"{limit} are too few for groups {groups}: rank 1 has {least.parameters:,} parameters and "
+            f"{least.ratio:.3f} times the MACs of one backbone pass"
+        )
+    most = max(min(site.in_channels, site.out_channels) for site in adapter.select_sites(spec))
 
     def fits(ranks: Sequence[int]) -> bool:
         cost = tree_cost(spec, tree, adapter.with_ranks(ranks))
         return cost.parameters <= parameters and cost.ratio <= budget
 
     def even(rank: int) -> list[int]:
-        return [max(1, rank // count) for count in groups]
+        return [min(most, max(1, rank // count)) for count in groups]
 
-    if not fits(even(1)):
-        least = tree_cost(spec, tree, adapter.with_ranks(even(1)))
-        limit = f"{parameters:,} adapter parameters" + (f" and budget {budget:g}" if budget < math.inf else "")
-        raise UserError(
-            f"{limit} are too few for groups {groups}: rank 1 has {least.parameters:,} parameters and "
-            f"{least.ratio:.3f} times the MACs of one backbone pass"
-        )
-    rank = 1
-    while fits(even(2 * rank)):
-        rank *= 2
-    step = rank
-    while step := step // 2:
-        rank += step if fits(even(rank + step)) else 0
-    ranks = even(rank)
+    # The first that does not fit comes after the largest that does.
+    candidates = range(1, most * max(groups) + 1)
+    ranks = even(bisect_left(candidates, True, key=lambda rank: not fits(even(rank))))
     for level in range(len(ranks)):
-        raised = [r + (i == level) for i, r in enumerate(ranks)]
+        raised = [min(most, r + (i == level)) for i, r in enumerate(ranks)]
         ranks = raised if fits(raised) else ranks
     return adapter.with_ranks(ranks)

@@ -17,18 +17,8 @@ FREE_KEYS = ("output", "data.workers", "data.pin_memory", "data.cache", "loggers
 # Keys that only a later phase reads, and the files whose presence says that it has begun.
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PHASE_KEYS = {
-    ("tree",): ("tree.json", LAST_CHECKPOINT),
-    (
-        "method",
-        "adapter_share",
-        "extras",
-        "trainer",
-        "optimizer",
-        "schedule",
-        "early_stopping",
-        "evaluate",
-        "reference",
-    ): (LAST_CHECKPOINT,),
+    ("tree", "method", "adapter_share", "extras"): ("tree.json", LAST_CHECKPOINT),
+    ("trainer", "optimizer", "schedule", "early_stopping", "evaluate", "reference"): (LAST_CHECKPOINT,),
 }
 
 

@@ -31,6 +31,8 @@ from branchtune.settings import Settings
 from branchtune.training.train import Training, train
 from branchtune.tree import TaskTree
 
+DECODERS, AFFINITY = "decoders.safetensors", "affinity.json"
+
 
 def fit(settings: Settings, reporter: Reporter, reuse: Path | None = None) -> Results:
     """Run or continue a run to its end.
@@ -38,7 +40,8 @@ def fit(settings: Settings, reporter: Reporter, reuse: Path | None = None) -> Re
     Args:
         settings: the configuration.
         reporter: for messages and progress.
-        reuse: another run of the same tasks, data, backbone and seed whose fitted decoders and affinity may be reused.
+        reuse: another run of the same data, backbone and seed, and of these tasks or more, whose fitted decoders (and
+            affinity, for a planned tree of the same tasks) may be reused.
 
     Raises:
         UserError: anything that the configuration or the data get wrong. A mistake in the configuration shows before
@@ -93,9 +96,8 @@ class _Fit:
             return self._run_phases(reuse)
 
     def _run_phases(self, reuse: Path | None) -> Results:
-        for name in ("decoders.safetensors", "affinity.json"):
-            if reuse is not None and (reuse / name).exists() and not self.run.has(name):
-                write_bytes(self.run.file(name), (reuse / name).read_bytes())
+        if reuse is not None:
+            self._take_over(reuse)
         tree = self.tree() if self.config.method in PLANNED else None
         self.bench.seed("train")
         model = self.bench.build(tree)
@@ -114,6 +116,15 @@ class _Fit:
         )
         return self.finish(model, training)
 
+    def _take_over(self, other: Path) -> None:
+        """Decoders and affinity of another run; see `fit`."""
+        if (other / DECODERS).exists() and not self.run.has(DECODERS):
+            fitted = load_file(other / DECODERS)
+            own = {key: value for key, value in fitted.items() if key.partition(".")[0] in self.config.tasks}
+            write_bytes(self.run.file(DECODERS), to_bytes(own))
+        if self.bench.measures and (other / AFFINITY).exists() and not self.run.has(AFFINITY):
+            write_bytes(self.run.file(AFFINITY), (other / AFFINITY).read_bytes())
+
     @contextmanager
     def started(self, plans: bool) -> Iterator[None]:
         """Check everything, then begin or continue the run directory, which is ours until the block ends."""
@@ -130,9 +141,9 @@ class _Fit:
 
     def decoders(self) -> dict[str, torch.Tensor]:
         """Decoders fitted on the frozen backbone."""
-        path = self.run.file("decoders.safetensors")
+        path = self.run.file(DECODERS)
         if not path.exists():
-            steps = self.config.decoder_fit.steps
+            wanted = self.config.decoder_fit
             self.bench.seed("decoders")
             model = MultiTaskModel(
                 self.bench.backbone,
@@ -143,8 +154,8 @@ class _Fit:
                 spec=self.bench.spec,
             ).to(self.bench.device)
             batches = self.bench.endless_batches()
-            with self.reporter.track("fit decoders", steps) as advance:
-                fit_decoders(model, batches, steps, self.config.decoder_fit.lr, on_step=lambda *_: advance())
+            with self.reporter.track("fit decoders", wanted.steps) as advance:
+                fit_decoders(model, batches, wanted.steps, wanted.lr, on_step=lambda *_: advance(), kind=wanted.kind)
             write_bytes(path, to_bytes(model.decoders.state_dict()))
         try:
             return load_file(path)
@@ -155,12 +166,12 @@ class _Fit:
         try:
             model.decoders.load_state_dict(self.decoders())
         except RuntimeError as error:
-            path = self.run.file("decoders.safetensors")
+            path = self.run.file(DECODERS)
             raise UserError(f"{path} holds decoders of another model: delete it, the run makes it again") from error
 
     def affinity(self) -> Affinity:
         """Which tasks pull the shared adapters in the same direction."""
-        if not self.run.has("affinity.json"):
+        if not self.run.has(AFFINITY):
             self.bench.seed("affinity")
             wanted = self.config.affinity
             batches = self.bench.affinity_batches()
@@ -180,8 +191,8 @@ class _Fit:
                     seed=self.config.seed,
                     progress=_Steps(advance),
                 )
-            affinity.save(self.run.file("affinity.json"))
-        affinity = Affinity.load(self.run.file("affinity.json"))
+            affinity.save(self.run.file(AFFINITY))
+        affinity = Affinity.load(self.run.file(AFFINITY))
         self.reporter.say(str(affinity))
         epochs = self.config.trainer.get("max_epochs") or 0
         if epochs > 0:

@@ -59,7 +59,7 @@ def manifest(bench: Workbench, model: MultiTaskModel | None = None) -> dict[str,
         "backbone": source.to_json() if source is not None else None,
         "weights": report.to_json() if report is not None else None,
         "data": bench.data_report(),
-        "adapter_parameters": bench.adapter_parameters,
+        "adapter_limit": bench.adapter_limit,
     }
     if model is not None:
         content |= {"tree_sha256": tree_sha256(model.tree), "parameters": model.count_parameters()}

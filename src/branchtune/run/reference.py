@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from branchtune.errors import UserError
 from branchtune.evaluation.references import Reference
@@ -19,13 +20,20 @@ def single_task(settings: Settings, task: str, seed: int) -> Settings:
     return settings.but(tasks=[task], method="full", seed=seed, reference=None, name=name)
 
 
-def train_reference(settings: Settings, seeds: Sequence[int], name: str, reporter: Reporter) -> Reference:
+def train_reference(
+    settings: Settings,
+    seeds: Sequence[int],
+    name: str,
+    reporter: Reporter,
+    reuse: Callable[[int], Path | None] = lambda seed: None,
+) -> Reference:
     """Train, or finish, every task's single-task model and take the mean over seeds.
 
     Args:
         settings: the configuration that the multi-task models will use; its method, tasks and reference are replaced.
         seeds: at least one.
         name: id of the reference.
+        reuse: for a seed, a run of all tasks whose fitted decoders may be reused.
 
     Returns:
         The reference; its settings hold the resolved configuration, every seed's value and the summed cost.
@@ -35,7 +43,7 @@ def train_reference(settings: Settings, seeds: Sequence[int], name: str, reporte
     runs: dict[str, list[Results]] = {}
     for task in settings.config.tasks:
         for seed in seeds:
-            runs.setdefault(task, []).append(fit(single_task(settings, task, seed), reporter))
+            runs.setdefault(task, []).append(fit(single_task(settings, task, seed), reporter, reuse(seed)))
     first = {task: results[0] for task, results in runs.items()}
     values = {task: [r.heads[task] for r in results] for task, results in runs.items()}
     return Reference(

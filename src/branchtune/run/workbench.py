@@ -141,7 +141,7 @@ class Workbench:
             groups=wanted.groups,
             budget=wanted.budget,
             budget_params=wanted.budget_params,
-            adapter_params=self.adapter_parameters,
+            adapter_params=self.adapter_limit,
         )
 
     def _open(self, split: str) -> SampleSource:
@@ -261,13 +261,13 @@ class Workbench:
         """What a node of `tree` trains: the configuration's adapter, of the method's family and the ranks that fit."""
         config = self.config
         adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
-        if self.adapter_parameters is None:
+        if self.adapter_limit is None:
             return adapter
         budget = config.tree.budget if config.method in PLANNED else None
-        return with_ranks_within(adapter, self.spec, tree, self.adapter_parameters, budget or math.inf)
+        return with_ranks_within(adapter, self.spec, tree, self.adapter_limit, budget or math.inf)
 
     @cached_property
-    def adapter_parameters(self) -> int | None:
+    def adapter_limit(self) -> int | None:
         """What `adapter_share` leaves to the adapters beside the extras; None where it is not set."""
         share = self.config.adapter_share
         if share is None:
@@ -275,4 +275,10 @@ class Workbench:
         sizes = {name: parameter.numel() for name, parameter in self.backbone.named_parameters()}
         inside = sum(sizes[name] for name in self.spec.parameters)
         extras = sum(sizes[name] for name in extra_parameters(self.backbone, self.spec, self.config.extras))
-        return int(share * inside) - extras
+        limit = int(share * inside) - extras
+        if limit < 1:
+            raise UserError(
+                f"adapter_share={share:g} of the backbone's {inside:,} parameters leaves nothing for adapters beside "
+                f"{extras:,} parameters of extras: raise it, or train fewer extras"
+            )
+        return limit
