@@ -163,7 +163,14 @@ def test_the_configuration_is_readable(tmp_path: Path) -> None:
     assert config["branchtune_version"] == bt.__version__
     assert config["adapter"] == {
         "class": "branchtune.LoRA",
-        "args": {"r": 2, "lora_alpha": 16.0, "lora_dropout": 0.0, "target_modules": None, "rank_pattern": {}},
+        "args": {
+            "r": 2,
+            "lora_alpha": 16.0,
+            "lora_dropout": 0.0,
+            "target_modules": None,
+            "rank_pattern": {},
+            "alpha_pattern": {},
+        },
     }
     assert config["tasks"][1] == {
         "class": "branchtune.Edges",
