@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from branchtune.cli.arguments import configured
 from branchtune.errors import UserError
-from branchtune.settings import Settings
+from branchtune.settings import resolved
 
 TEXT = """Train several methods with several seeds on one configuration, with equal tuning, and tabulate them: metrics,
 delta_m over the single-task models, parameters by owner, MACs, time and memory. Interrupted, the same command goes on.
@@ -48,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
 
     reporter = Reporter(options.quiet)
     tuned = Comparison.load(Path(options.rates)) if options.rates else None
-    if tuned and Settings.parse(tuned.config).config.optimizer != settings.config.optimizer:
+    if tuned and _optimizer(resolved(tuned.config)) != _optimizer(settings.flat()):
         raise UserError(f"{options.rates} has multiples of another optimizer's rates: set optimizer as there, or tune")
     rates = tuned.tuning if tuned else {}
     comparer = Comparer(settings, options.methods, options.seeds, options.grid, reporter, rates, options.workers)
@@ -59,3 +60,8 @@ def run(argv: Sequence[str]) -> None:
     for cells in tables(comparison):
         reporter.table(cells.title, cells.heading, cells.body)
     reporter.say(f"wrote {comparer.folder}/comparison.json, comparison.md and pareto.svg")
+
+
+def _optimizer(flat: dict[str, Any]) -> dict[str, Any]:
+    """The part of a flattened configuration that the tuned multiples belong to."""
+    return {key: value for key, value in flat.items() if key.startswith("optimizer.")}
