@@ -85,6 +85,8 @@ class Comparer:
         self._train([(method, factor, first) for method in everything for factor in self._grid(method)])
         tuning = {method: self._tune(method) for method in everything}
         self._train([(method, tuning[method].factor, self.seeds) for method in everything])
+        # Before the single-task models, which take over the decoders that these were fitted with.
+        runs = {method: [self._fit(method, tuning[method].factor, s) for s in self.seeds] for method in self.methods}
         reference = self._single(tuning[SINGLE].factor, self.seeds)
         order = [method for method in TITLES if method in self.methods]
         return Comparison(
@@ -94,10 +96,7 @@ class Comparer:
             self.seeds,
             {method: tuning[method] for method in (SINGLE, *order)},
             reference,
-            {
-                method: [self._fit(method, tuning[method].factor, s).compared_with(reference) for s in self.seeds]
-                for method in order
-            },
+            {method: [results.compared_with(reference) for results in runs[method]] for method in order},
         )
 
     def _grid(self, method: str) -> Sequence[float]:
