@@ -4,7 +4,7 @@
 #   VENV=.venv             where the environment goes
 #   CONSTRAINTS=           install from the ranges of pyproject.toml instead of the pinned versions
 #   ARGS="-k tree -x"      more arguments for pytest, `branchtune demo` or `branchtune compare`
-#   WORKERS=0              processes of the quick suite (default: 2; 0 runs it in one process), runs at a time of results-small
+#   WORKERS=1              processes of the quick suite, runs at a time of results-small (default: 2)
 
 PYTHON ?= python3
 VENV ?= .venv

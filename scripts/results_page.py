@@ -5,6 +5,8 @@ python scripts/results_page.py
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from branchtune.atomic import write_text
@@ -23,11 +25,20 @@ def page() -> str:
         text = path.with_name("README.md")
         parts.append(f"## {comparison.name}")
         if text.exists():
-            parts.append(text.read_text(encoding="utf-8").strip())
+            parts.append(_moved(text.read_text(encoding="utf-8").strip(), path.parent))
         parts.append(markdown(comparison).strip())
         if path.with_name("pareto.svg").exists():
             parts.append(f"![Δm against cost](../{path.parent.relative_to(ROOT).as_posix()}/pareto.svg)")
     return "\n\n".join(parts) + "\n"
+
+
+def _moved(text: str, folder: Path) -> str:
+    """Markdown of `folder` with its relative links as they are seen from the page."""
+    return re.sub(
+        r"\]\((?!https?:|#)([^)\s]+)\)",
+        lambda found: f"]({Path(os.path.relpath(folder / found[1], PAGE.parent)).as_posix()})",
+        text,
+    )
 
 
 if __name__ == "__main__":

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+import re
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "results_page.py"
+from project_scripts import script
 
 
 def test_the_page_is_not_stale() -> None:
-    spec = importlib.util.spec_from_file_location("results_page", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("results_page")
     assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run `python scripts/results_page.py`"
+
+
+def test_every_relative_link_of_the_page_and_of_the_results_leads_somewhere() -> None:
+    module = script("results_page")
+    for page in (module.PAGE, *module.ROOT.glob("results/**/*.md")):
+        for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from branchtune.cli.main import main
 from branchtune.comparison.result import Comparison
+from nyud_tree import write_nyud_tree
+from project_scripts import script
 from tiny_run import write_config
-
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +52,13 @@ def test_gradient_norms_name_every_task(folder: Path, capsys: pytest.CaptureFixt
 def test_loader_rates_are_beside_that_of_training(folder: Path) -> None:
     rates = script("loader_rate").main(str(folder / "tiny.yaml"), ["--data.workers=0"])
     assert all(rates[key] > 0 for key in ("loader, first epoch", "loader, second epoch", "training"))
+
+
+def test_a_tuning_split_takes_its_validation_images_from_the_training_list(tmp_path: Path) -> None:
+    root = write_nyud_tree(tmp_path / "nyud")
+    script("tuning_split").main(root, tmp_path / "view", 1)
+    lists = {path.stem: path.read_text().split() for path in (tmp_path / "view" / "gt_sets").iterdir()}
+    assert lists == {"train": ["0000", "0002", "0005"], "val": ["0009"]}
+    assert (tmp_path / "view" / "images" / "0009.jpg").is_file()
+    with pytest.raises(SystemExit, match="COUNT 4: give 1 to 3"):
+        script("tuning_split").main(root, tmp_path / "other", 4)

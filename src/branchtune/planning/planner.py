@@ -64,7 +64,7 @@ def plan(
     elif budget is None and budget_params is None:
         raise UserError("plan needs groups=(1, 1, 2, ...), budget=1.6 or budget_params=100_000")
     else:
-        costs = level_costs(affinity.spec, adapter or LoRA())
+        costs: Sequence[LevelCost] = level_costs(affinity.spec, adapter or LoRA())
         fixed = 0
         if adapter_params is not None:
             if budget_params is not None:
@@ -72,11 +72,7 @@ def plan(
                     "plan: adapter_params (a run's adapter_share) fixes the parameters of every tree: leave "
                     "budget_params out"
                 )
-            shared = TaskTree.shared(affinity.tasks, len(affinity.spec.levels))
-            sized = with_ranks_within(adapter or LoRA(), affinity.spec, shared, adapter_params)
-            fixed = sum(cost.adapter_macs for cost in level_costs(affinity.spec, sized))
-            # No group has less than rank 1, which counts on top: then every tree that is allowed can be built.
-            costs = level_costs(affinity.spec, sized.with_ranks([1] * len(affinity.spec.levels)))
+            costs, fixed = _costs_of_fitted_ranks(affinity, adapter or LoRA(), adapter_params)
             budget_params = adapter_params
         counts = _counts_within(affinity, cuts, costs, fixed, budget, budget_params, noise_corrected)
     return TaskTree([[[affinity.tasks[i] for i in group] for group in cuts[count - 1]] for count in counts])
@@ -101,6 +97,20 @@ def _check_groups(groups: Sequence[int], affinity: Affinity) -> tuple[int, ...]:
     if list(counts) != sorted(counts):
         raise UserError(f"groups={counts} decreases: tasks separated once cannot share again")
     return counts
+
+
+def _costs_of_fitted_ranks(
+    affinity: Affinity, adapter: Adapter, adapter_params: int
+) -> tuple[Sequence[LevelCost], int]:
+    """What a group costs where ranks follow the tree, and the adapters' MACs that are the same in every tree.
+
+    No group has less than rank 1, which counts on top: then every tree that is allowed can be built.
+    """
+    spec = affinity.spec
+    shared = TaskTree.shared(affinity.tasks, len(spec.levels))
+    sized = with_ranks_within(adapter, spec, shared, adapter_params)
+    fixed = sum(cost.adapter_macs for cost in level_costs(spec, sized))
+    return level_costs(spec, sized.with_ranks([1] * len(spec.levels))), fixed
 
 
 def _counts_within(
