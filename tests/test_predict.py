@@ -11,6 +11,7 @@ from PIL import Image
 
 from branchtune.cli.main import main
 from branchtune.model import MultiTaskModel
+from finished_run import run_of
 from tiny_run import write_config
 
 TASKS = """--tasks={
@@ -53,3 +54,36 @@ def test_normals_have_unit_length_and_depth_is_activated_at_another_size(run: Pa
     assert arrays["depth"].shape == (1, 48, 80)
     assert (arrays["depth"] > 0).all()
     np.testing.assert_allclose(np.linalg.norm(arrays["normals"], axis=0), 1, atol=1e-5)
+
+
+def test_predict_writes_arrays_and_pictures_at_the_images_size(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = finished.parent / "nyud" / "images"
+    assert main(["predict", str(run_of(finished)), str(images), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(names) == 6 * 4 * 2
+    assert "0000.depth.npy" in names
+    assert "0000.normals.png" in names
+
+
+def test_predict_names_damaged_images_and_goes_on(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "good.jpg").write_bytes((finished.parent / "nyud" / "images" / "0000.jpg").read_bytes())
+    (images / "bad.jpg").write_text("not an image")
+    assert main(["predict", str(run_of(finished)), str(images), "-o", str(tmp_path / "out"), "--tasks=[depth]"]) == 0
+    assert "bad.jpg" in capsys.readouterr().out
+    (images / "good.jpg").unlink()
+    assert main(["predict", str(run_of(finished)), str(images), "-o", str(tmp_path / "out")]) == 2
+
+
+def test_images_whose_results_would_overwrite_each_other(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert main(["predict", str(run_of(finished)), str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "a.jpg and a.png would give files of one name" in capsys.readouterr().err

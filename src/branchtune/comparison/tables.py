@@ -107,7 +107,8 @@ def _cost(row: Row, factor: float) -> list[str]:
 
 def _spread(spread: Spread, signed: bool = False) -> str:
     digits = 2 if signed or abs(spread.mean) >= 10 else 3 if abs(spread.mean) >= 0.1 else 4
-    text = f"{spread.mean:{'+' if signed else ''}.{digits}f}"
+    mean = round(spread.mean, digits) + 0.0  # no minus before a zero
+    text = f"{mean:{'+' if signed else ''}.{digits}f}"
     return text if math.isnan(spread.deviation) else f"{text} ± {spread.deviation:.{digits}f}"
 
 

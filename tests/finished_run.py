@@ -1,0 +1,28 @@
+"""Copies of the run that the fixture `finished` trains, to be continued or damaged."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from branchtune.run.results import Results
+
+
+def run_of(config: Path, name: str = "tiny") -> Path:
+    return config.parent / "runs" / name
+
+
+def continued(finished: Path, name: str, *without: str) -> tuple[Path, list[str]]:
+    """A copy of the finished run that lacks its end and the files named, and the command that continues it."""
+    run = run_of(finished, name)
+    shutil.copytree(run_of(finished), run)
+    known = run / "config.yaml"
+    known.write_text(known.read_text().replace("name: tiny\n", f"name: {name}\n", 1))
+    shutil.rmtree(run / "model")
+    for file in ("results.json", *without):
+        (run / file).unlink()
+    return run, ["fit", str(finished), f"--name={name}", "--quiet"]
+
+
+def same_metrics(finished: Path, run: Path) -> bool:
+    return Results.load(run / "results.json").metrics == Results.load(run_of(finished) / "results.json").metrics
