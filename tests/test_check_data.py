@@ -207,3 +207,8 @@ def test_a_whole_run_on_a_folder_of_ones_own(tmp_path: Path) -> None:
     arguments += ["--tree.groups=[1,1,1,2]", "--data.interpolation=cubic", "--data.pin_memory=true"]
     assert main(["fit", str(config), "--quiet", *arguments]) == 0
     assert (tmp_path / "runs" / "tiny" / "results.json").is_file()
+
+
+def test_an_unknown_option_is_named_and_the_known_ones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-data", "data", "--layout", "nyud"]) == 2
+    assert "unknown configuration key 'layout' (known:" in capsys.readouterr().err

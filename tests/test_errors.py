@@ -29,7 +29,7 @@ def test_unknown_names_the_nearest_and_lists_the_known() -> None:
     assert str(unknown("task", "dept", ["semseg", "depth"])) == (
         "unknown task 'dept': did you mean 'depth'? (known: depth, semseg)"
     )
-    assert str(unknown("task", "x", [])) == "unknown task 'x': (known: none)"
+    assert str(unknown("task", "x", [])) == "unknown task 'x' (known: none)"
     assert str(unknown("task", "zzz", [f"a{i:02}" for i in range(30)])).endswith("a19, ...)")
 
 

@@ -187,7 +187,7 @@ def test_an_empty_split_is_refused(root: Path):
 
 def test_ids_listed_twice_are_refused(root: Path):
     write_ids(root, "val", ["0001", "0003", "0001"])
-    with pytest.raises(UserError, match=r"1 ids are listed twice \(0001\)"):
+    with pytest.raises(UserError, match=r"1 id is listed twice \(0001\)"):
         load(root, "val")
 
 

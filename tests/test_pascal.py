@@ -378,5 +378,5 @@ def test_unknown_labels_are_refused_with_the_nearest(root: Path):
 
 def test_ids_in_two_splits_are_refused(root: Path):
     write_ids(root, "train", [*SPLITS["train"], SPLITS["val"][0]])
-    with pytest.raises(UserError, match=r"1 ids are in another split too \(2009_000005\)"):
+    with pytest.raises(UserError, match=r"1 id is in another split too \(2009_000005\)"):
         load(root, "train")

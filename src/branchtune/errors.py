@@ -22,7 +22,7 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     """
     names = sorted(map(str, choices))
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f": did you mean {near[0]!r}?" if near else ":"
+    hint = f": did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return UserError(f"unknown {what} {name!r}{hint} (known: {listed or 'none'})")
 

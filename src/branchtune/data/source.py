@@ -104,10 +104,11 @@ def refuse(source: Source, split: str, problems: Sequence[Problem]) -> None:
     kind = problems[0].kind
     named = [problem.id for problem in problems if problem.kind == kind]
     where, few = source.list_name(split), first_few(named)
+    ids = "1 id is" if len(named) == 1 else f"{len(named)} ids are"
     if kind == "listed twice":
-        raise UserError(f"{where}: {len(named)} ids are listed twice ({few}), list each once")
+        raise UserError(f"{where}: {ids} listed twice ({few}), list each once")
     if kind == "in two splits":
-        raise UserError(f"{where}: {len(named)} ids are in another split too ({few}), keep each in one of them")
+        raise UserError(f"{where}: {ids} in another split too ({few}), keep each in one of them")
     files = [p.text.removeprefix(f"{source.place}: ").removesuffix(" is missing") for p in problems if p.kind == kind]
     raise UserError(
         f"{source.place}: {len(files)} files of split {split!r} are missing ({first_few(files)}), complete it"
