@@ -126,20 +126,24 @@ class Affinity:
 
         For plain cosine, A[t, t'] = <m_t, m_t'> with m_t the mean unit gradient of task t, so that two tasks that agree
         perfectly score only as high as each agrees with itself. A[t, t'] / sqrt(A[t, t] A[t', t']) is the cosine of
-        m_t and m_t': it compares levels and tasks of different noise. Where a diagonal is not above twice its standard
-        error the quotient would be noise, and the pair keeps its uncorrected value, near zero there.
+        m_t and m_t': it compares levels and tasks of different noise. Standard errors s make the estimate cautious:
+
+        - numerator: A[t, t'] max(0, 1 - (s[t, t'] / A[t, t'])^2), positive-part shrinkage, zero for what is noise;
+        - denominator: max(A[t, t], 2 s[t, t]) for the agreement of t with itself.
+
+        Both errors vanish with more samples. Where the denominator is not positive, a pair keeps its plain value.
 
         Args:
             level: of the level's matrix instead of the overall one.
         """
         matrix = self.overall if level is None else self.per_level[level]
-        error = np.diagonal(self.overall_error if level is None else self.per_level_error[level])
-        own = np.diagonal(matrix)
-        reliable = own > 2 * np.nan_to_num(error, nan=0.0, posinf=0.0)
-        scale = np.where(reliable, own, 1.0)
-        both = reliable[:, None] & reliable[None, :]
-        quotient = np.where(both, matrix / np.sqrt(np.outer(scale, scale)), matrix)
-        result = np.clip(quotient, -1.0, 1.0)
+        error = self.overall_error if level is None else self.per_level_error[level]
+        error = np.where(np.isfinite(error), error, 0.0)
+        own = np.maximum(np.diagonal(matrix), 2 * np.diagonal(error))
+        scale = np.sqrt(np.outer(np.maximum(own, 0.0), np.maximum(own, 0.0)))
+        beyond = np.where(np.abs(matrix) > error, matrix - error**2 / np.where(matrix == 0, 1.0, matrix), 0.0)
+        quotient = np.where(scale > 0, beyond / np.where(scale > 0, scale, 1.0), matrix)
+        result: Matrix = np.clip(quotient, -1.0, 1.0)
         np.fill_diagonal(result, 1.0)
         return result
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from branchtune.affinity.matrix import Affinity
+import numpy as np
+
+from branchtune.affinity.matrix import Affinity, Matrix
 
 _KINDS = {"none": "cosine", "elementwise": "element-wise cosine", "per_tensor": "per-tensor cosine"}
 
 
 def affinity_table(affinity: Affinity, level: int | None) -> str:
-    """One row and one column per task."""
+    """One row and one column per task: the plain cosines with their standard errors."""
     matrix = affinity.overall if level is None else affinity.per_level[level]
     errors = affinity.overall_error if level is None else affinity.per_level_error[level]
-    rows = [["", *affinity.tasks]]
-    for task, values, spread in zip(affinity.tasks, matrix.tolist(), errors.tolist(), strict=True):
-        rows.append([task, *map(_cell, values, spread)])
+    digits = _digits(errors)
+    cells = [
+        [_cell(value, error, digits) for value, error in zip(values, spread, strict=True)]
+        for values, spread in zip(matrix.tolist(), errors.tolist(), strict=True)
+    ]
+    return _table(affinity.tasks, cells)
+
+
+def _table(tasks: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    rows = [["", *tasks], *([task, *row] for task, row in zip(tasks, cells, strict=True))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
@@ -29,6 +39,9 @@ def affinity_text(affinity: Affinity) -> str:
         f"between different samples{_samples(affinity)}",
         affinity_table(affinity, None),
     ]
+    if not np.isnan(affinity.overall_error).all():
+        corrected = [[f"{value:.2f}" for value in row] for row in affinity.corrected()]
+        lines += ["without the noise of single samples, as the plan takes it:", _table(affinity.tasks, corrected)]
     cost = affinity.cost
     if cost.passes:
         lines.append(
@@ -45,5 +58,11 @@ def _samples(affinity: Affinity) -> str:
     return f", {low} samples per task" if low == high else f", {low} to {high} samples per task"
 
 
-def _cell(value: float, error: float) -> str:
-    return f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ±{error:.3f}"
+def _digits(errors: Matrix) -> int:
+    """Decimals that show the largest error with two digits: cosines of single samples can be thousandths."""
+    largest = np.nanmax(errors, initial=0.0, where=np.isfinite(errors))
+    return 3 if largest == 0 else min(6, max(3, 1 - math.floor(math.log10(largest))))
+
+
+def _cell(value: float, error: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isnan(error) else f"{value:.{digits}f} ±{error:.{digits}f}"
