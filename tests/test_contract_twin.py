@@ -33,6 +33,9 @@ def check_twin(
     folded, expected = model(folded_images, **inputs), twin(twin_images, inputs)
     for task in model.tasks:
         assert relative_error(folded[task], expected[task]) < tolerance, task
+    with torch.no_grad():
+        in_place = model(folded_images, **inputs)
+    assert all(relative_error(in_place[task], expected[task]) < tolerance for task in model.tasks)
     weighted_sum(folded).backward()
     weighted_sum(expected).backward()
     assert folded_images.grad is not None

@@ -55,6 +55,10 @@ class Nodes(Sequence[Any]):
 
     def stack(self, name: str) -> Tensor:
         """Parameter `name` of every node: `[G, ...]`."""
+        if not torch.is_grad_enabled():
+            if len(self.modules) == 1:
+                return getattr(self.modules[0], name)[None]  # no copy
+            return torch.stack([getattr(module, name) for module in self.modules])
         return _Stack.apply(self.reach, self.level, *(getattr(module, name) for module in self.modules))
 
     def __len__(self) -> int:

@@ -72,7 +72,7 @@ class Adapter(ABC):
             nodes: the modules made by `build`, one for each of the G groups; `nodes.stack(name)` gives a parameter
                 of all of them as `[G, ...]`, with a gradient for those alone that a backward pass reaches.
             inputs: what the frozen layer saw, `[G * n, ...]`, group-major.
-            output: what it returned, `[G * n, ...]`.
+            output: what it returned, `[G * n, ...]`; it may be changed in place where no gradient is recorded.
         """
 
 

@@ -18,6 +18,11 @@ def _down(*shape: int) -> nn.Parameter:
     return nn.Parameter(weight)
 
 
+def _add(output: Tensor, update: Tensor, scale: float) -> Tensor:
+    """output + scale * update, in place where no gradient is recorded: the frozen layer's output is ours alone."""
+    return torch.add(output, update, alpha=scale, out=None if torch.is_grad_enabled() else output)
+
+
 class LoRALinear(nn.Module):
     """A `[r, in]` and B `[out, r]` of a Linear layer or of a 1x1 convolution."""
 
@@ -33,11 +38,12 @@ class LoRALinear(nn.Module):
         if site.kind == "linear":
             x = inputs.reshape(len(nodes), -1, site.in_channels)
             y = output.reshape(len(nodes), -1, site.out_channels)
-            return torch.baddbmm(y, torch.bmm(x, down.mT), up.mT, alpha=scale).view(output.shape)
+            into = None if torch.is_grad_enabled() else y
+            return torch.baddbmm(y, torch.bmm(x, down.mT), up.mT, alpha=scale, out=into).view(output.shape)
         x = inputs[:, :, :: site.stride[0], :: site.stride[1]]
         columns = x.reshape(len(nodes), -1, site.in_channels, x.shape[2] * x.shape[3])
         update = torch.matmul(up[:, None], torch.matmul(down[:, None], columns))
-        return torch.add(output, update.view(output.shape), alpha=scale)
+        return _add(output, update.view(output.shape), scale)
 
 
 class LoRAConv(nn.Module):
@@ -55,7 +61,7 @@ class LoRAConv(nn.Module):
         for down, up, x in zip(nodes.stack("lora_A"), nodes.stack("lora_B"), inputs.chunk(len(nodes)), strict=True):
             hidden = F.conv2d(x, down, None, site.stride, site.padding, site.dilation, site.groups)
             parts.append(F.conv2d(hidden, up, groups=site.groups))
-        return torch.add(output, torch.cat(parts), alpha=scale)
+        return _add(output, torch.cat(parts), scale)
 
 
 class KernelDelta(nn.Module):
@@ -72,4 +78,4 @@ class KernelDelta(nn.Module):
             F.conv2d(x, kernel, None, site.stride, site.padding, site.dilation, site.groups)
             for kernel, x in zip(nodes.stack("kernel"), inputs.chunk(len(nodes)), strict=True)
         ]
-        return output + torch.cat(parts)
+        return _add(output, torch.cat(parts), 1.0)
