@@ -18,9 +18,17 @@ def _down(*shape: int) -> nn.Parameter:
     return nn.Parameter(weight)
 
 
+def _own(output: Tensor) -> Tensor | None:
+    """Where the result may be written: into the frozen layer's output, which is ours alone, if nothing records it.
+
+    Not under autocast, which does not convert the operands of such calls.
+    """
+    busy = torch.is_grad_enabled() or torch.is_autocast_enabled(output.device.type)
+    return None if busy else output
+
+
 def _add(output: Tensor, update: Tensor, scale: float) -> Tensor:
-    """output + scale * update, in place where no gradient is recorded: the frozen layer's output is ours alone."""
-    return torch.add(output, update, alpha=scale, out=None if torch.is_grad_enabled() else output)
+    return torch.add(output, update, alpha=scale, out=_own(output))
 
 
 class LoRALinear(nn.Module):
@@ -38,8 +46,7 @@ class LoRALinear(nn.Module):
         if site.kind == "linear":
             x = inputs.reshape(len(nodes), -1, site.in_channels)
             y = output.reshape(len(nodes), -1, site.out_channels)
-            into = None if torch.is_grad_enabled() else y
-            return torch.baddbmm(y, torch.bmm(x, down.mT), up.mT, alpha=scale, out=into).view(output.shape)
+            return torch.baddbmm(y, torch.bmm(x, down.mT), up.mT, alpha=scale, out=_own(y)).view(output.shape)
         x = inputs[:, :, :: site.stride[0], :: site.stride[1]]
         columns = x.reshape(len(nodes), -1, site.in_channels, x.shape[2] * x.shape[3])
         update = torch.matmul(up[:, None], torch.matmul(down[:, None], columns))
