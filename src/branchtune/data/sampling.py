@@ -33,20 +33,32 @@ class EpochSampler:
         seed: of the permutation, at least 0.
         shuffle: permute the samples in every epoch; otherwise they come in order.
         drop_last: leave out a last batch that is not full. A set smaller than one batch is still one batch.
+        rank, processes: this process and how many share the epoch. A joint batch of `processes * batch_size` samples is
+            what one process with that batch size would have; each process has its slice of it, every sample is in one.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int = 0, shuffle: bool = True, drop_last: bool = False
+        self,
+        length: int,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         if length < 1:
             raise UserError("a dataset without samples cannot be sampled: check its split")
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}: must be at least 1")
+        if length < processes:
+            raise UserError(f"{length} samples for {processes} processes: each needs at least one, use fewer processes")
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.rank, self.processes = rank, processes
         self.epoch = 0
 
     @property
@@ -59,12 +71,13 @@ class EpochSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(self.length, self.batch_size)
-        return max(1, full) if self.drop_last else full + bool(rest)
+        full, rest = divmod(self.length, self.processes * self.batch_size)
+        return max(1, full) if self.drop_last else full + (rest > self.rank)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
         order = _generator(self.seed, epoch).permutation(self.length) if self.shuffle else range(self.length)
         pairs = [(epoch, int(index)) for index in order]
+        joint = self.processes * self.batch_size
         for batch in range(len(self)):
-            yield pairs[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield pairs[batch * joint : (batch + 1) * joint][self.rank :: self.processes]

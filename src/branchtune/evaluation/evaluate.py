@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from branchtune.batch import read_batch, read_images
+from branchtune.joint import joint_sum, processes
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Advance
 from branchtune.tasks.task import Task
@@ -51,12 +52,13 @@ class TaskMetrics:
         for task, metrics in self.metrics.items():
             values: dict[str, float] = {}
             for key, metric in metrics.items():
-                found = metric.compute() if metric.update_called else float("nan")
+                # torchmetrics adds up the processes' states: all of them have to compute
+                found = metric.compute() if metric.update_called or processes() > 1 else float("nan")
                 several = found if isinstance(found, Mapping) else {key: found}
                 values |= {name: float(value) for name, value in several.items()}
-            counted = sum(count for _, count in self.losses[task])
-            mean = sum(loss * count for loss, count in self.losses[task]) / counted if counted else float("nan")
-            result[task] = {**values, "loss": mean}
+            sums = torch.tensor([(loss * count, count) for loss, count in self.losses[task]], dtype=torch.float64)
+            total, counted = joint_sum(sums.reshape(-1, 2).sum(dim=0)).tolist()
+            result[task] = {**values, "loss": total / counted if counted else float("nan")}
         return result
 
 

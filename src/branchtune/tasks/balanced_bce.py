@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from branchtune.joint import joint_sum
 from branchtune.tasks.masked import check_same_shape, full_precision, masked, masked_mean
 
 
@@ -26,7 +27,8 @@ def balanced_bce(logits: Tensor, target: Tensor, positive_weight: float | None =
     logits = masked(full_precision(logits), valid)
     positive = (target >= 0.5).to(logits.dtype)
     if positive_weight is None:
-        w = masked_mean(1 - positive, valid)
+        negative = (valid & (positive == 0)).sum()
+        w = joint_sum(negative).to(logits.dtype) / joint_sum(valid.sum()).clamp(min=1)
     else:
         w = logits.new_tensor(positive_weight)
     losses = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")

@@ -12,7 +12,7 @@ from branchtune.errors import UserError
 from branchtune.ignored import IGNORED_CLASS
 from branchtune.metrics.mean_iou import MeanIoU
 from branchtune.scalars import whole
-from branchtune.tasks.masked import full_precision
+from branchtune.tasks.masked import full_precision, mean_over
 from branchtune.tasks.task import TargetKind, Task
 
 
@@ -42,7 +42,7 @@ class ClassMap(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         total = F.cross_entropy(full_precision(output), target, ignore_index=IGNORED_CLASS, reduction="sum")
-        return total / (target != IGNORED_CLASS).sum().clamp(min=1)
+        return mean_over(total, target != IGNORED_CLASS)
 
     def metrics(self) -> dict[str, Metric]:
         return {"miou": MeanIoU(self.out_channels)}

@@ -12,7 +12,7 @@ from branchtune.errors import UserError
 from branchtune.ignored import IGNORED_LABEL
 from branchtune.metrics.accuracy import TopOneAccuracy
 from branchtune.scalars import whole
-from branchtune.tasks.masked import full_precision
+from branchtune.tasks.masked import full_precision, mean_over
 from branchtune.tasks.task import TargetKind, Task
 
 
@@ -39,7 +39,7 @@ class ImageClassification(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         total = F.cross_entropy(full_precision(output), target, ignore_index=IGNORED_LABEL, reduction="sum")
-        return total / (target != IGNORED_LABEL).sum().clamp(min=1)
+        return mean_over(total, target != IGNORED_LABEL)
 
     def metrics(self) -> dict[str, Metric]:
         return {"accuracy": TopOneAccuracy()}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from branchtune.errors import UserError
+from branchtune.joint import joint_sum, processes
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -19,8 +20,18 @@ def masked(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of `values` over the elements marked `valid` (same shape), 0 without any."""
-    return masked(values, valid).sum() / valid.sum().clamp(min=1)
+    """Mean of `values` over the elements marked `valid` (same shape), 0 without any; see `mean_over`."""
+    return mean_over(masked(values, valid).sum(), valid)
+
+
+def mean_over(total: Tensor, valid: Tensor) -> Tensor:
+    """A sum over the elements marked `valid`, divided by their number.
+
+    In a step of several processes (`joint_step`) by their number in all of them, times the number of processes, so that
+    the mean over processes is the mean over the joint batch. Losses of a user's own tasks are exact there if they use
+    this or `masked_mean`.
+    """
+    return total * processes() / joint_sum(valid.sum()).clamp(min=1)
 
 
 def check_same_shape(output: Tensor, target: Tensor) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from branchtune.atomic import write_text
 from branchtune.evaluation.delta_m import delta_m
 from branchtune.evaluation.evaluate import headlines
+from branchtune.joint import joint_step
 from branchtune.progress import Reporter
 from branchtune.training.module import MultiTaskModule
 
@@ -92,18 +92,19 @@ class MetricsTable(L.Callback):
         if trainer.sanity_checking:
             return
         assert isinstance(module, MultiTaskModule)
-        results = module.metrics.compute()
+        with joint_step():
+            results = module.metrics.compute()
+        train_losses = module.mean_train_losses()
         tasks = module.model.tasks
         for name, values in results.items():
-            losses = module.train_losses.get(name, [])
-            train_loss = float(torch.stack(losses).mean()) if losses else float("nan")
+            train_loss = train_losses.get(name, float("nan"))
             row = {"epoch": trainer.current_epoch, "task": name, "train_loss": train_loss, "val_loss": values["loss"]}
             self.rows.append(row | {k: v for k, v in values.items() if k != "loss"})
             module.log(f"val_loss/{name}", values["loss"])
             module.log(f"train_loss/{name}", train_loss)
             module.log(f"{tasks[name].headline}/{name}", values[tasks[name].headline])
         module.log("score", self._score(results, module))
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             write_text(self.path, _csv(self.rows))
 
     def _score(self, results: dict[str, dict[str, float]], module: MultiTaskModule) -> float:

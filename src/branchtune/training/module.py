@@ -15,10 +15,11 @@ from branchtune.data.sampling import sample_generator
 from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import TaskMetrics
 from branchtune.finite import check_finite
+from branchtune.joint import joint_means, joint_step
 from branchtune.model import MultiTaskModel
 from branchtune.training.losses import task_losses
 from branchtune.training.schedule import Schedule
-from branchtune.training.task_gradients import accumulate, clip_task_gradients, task_gradients
+from branchtune.training.task_gradients import accumulate, clip_task_gradients, joint_gradients, task_gradients
 from branchtune.training.task_optimizer import TaskOptimizer
 
 CHECKPOINT_FORMAT = 1
@@ -56,11 +57,12 @@ class MultiTaskModule(L.LightningModule):
         self._gradients: dict[str, list[Tensor | None]] = {}
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(int(sample_generator(self.seed, self.current_epoch, 0).integers(2**62)))
+        torch.manual_seed(int(sample_generator(self.seed, self.current_epoch, self.global_rank).integers(2**62)))
         self.train_losses = {}
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
-        losses = task_losses(self.model(read_images(batch)), batch, self.model.tasks)
+        with joint_step():
+            losses = task_losses(self.model(read_images(batch)), batch, self.model.tasks)
         check_finite("loss", losses, batch.get("id", ()), f"at step {self.global_step}", ADVICE)
         for name, loss in losses.items():
             self.train_losses.setdefault(name, []).append(loss.detach())
@@ -74,7 +76,8 @@ class MultiTaskModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         parameters = optimizer.optimizer.parameters()
         new = task_gradients({name: loss / self.accumulation for name, loss in losses.items()}, parameters)
-        accumulate(self._gradients, new)
+        with joint_step():
+            accumulate(self._gradients, joint_gradients(new))
         last = self.trainer.is_last_batch
         if (batch_index + 1) % self.accumulation and not last:
             return
@@ -86,7 +89,23 @@ class MultiTaskModule(L.LightningModule):
         schedulers: Any = self.lr_schedulers()
         schedulers.step()
 
+    def mean_train_losses(self) -> dict[str, float]:
+        """The mean loss of every task over the batches of this epoch, of all processes."""
+        means = [torch.stack(losses).mean() for losses in self.train_losses.values()]
+        with joint_step():
+            return dict(zip(self.train_losses, map(float, joint_means(means)), strict=True))
+
+    @torch.no_grad()
+    def _share_statistics(self) -> None:
+        """Every process has seen its share of the batches: BatchNorm's running statistics become their mean."""
+        trained = [self.model.decoders, *([self.model.backbone.frozen] if self.model.backbone.train_backbone else [])]
+        buffers = [b for module in trained for b in module.buffers() if b.is_floating_point()]
+        with joint_step():
+            for buffer, mean in zip(buffers, joint_means(buffers), strict=True):
+                buffer.copy_(mean)
+
     def on_train_epoch_end(self) -> None:
+        self._share_statistics()
         optimizer: Any = self.optimizers()
         self.log_dict(self.task_optimizer.diagnostics(optimizer.optimizer))
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from branchtune.joint import joint_means
+
 #: per task one gradient for each parameter, None where the parameter is off the task's path
 TaskGradients = dict[str, list[Tensor | None]]
 
@@ -54,6 +56,13 @@ def clip_task_gradients(gradients: TaskGradients, max_norm: float) -> float:
             # The same 1e-6 as torch's, so that both modes of optimisation clip alike.
             values[:] = [None if gradient is None else gradient * (max_norm / (norm + 1e-6)) for gradient in values]
     return norm
+
+
+def joint_gradients(gradients: TaskGradients) -> TaskGradients:
+    """Every gradient's mean over the processes of the present step (`joint_step`), which reach the same parameters."""
+    present = [value for values in gradients.values() for value in values if value is not None]
+    means = iter(joint_means(present))
+    return {task: [None if value is None else next(means) for value in values] for task, values in gradients.items()}
 
 
 def accumulate(into: TaskGradients, new: TaskGradients) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from branchtune.config import RunConfig
 from branchtune.errors import UserError, unknown
 from branchtune.training.checkpoint_io import AtomicCheckpointIO
+from branchtune.training.processes import trainer_arguments
 
 # Arguments of the Trainer that the run sets itself, and what to use instead.
 RESERVED = {
@@ -26,7 +27,7 @@ RESERVED = {
     "plugins": "checkpoints are written by ours",
     "default_root_dir": "the run directory is output/name",
     "enable_checkpointing": "a run that resumes needs its checkpoints",
-    "use_distributed_sampler": "a run uses one device",
+    "use_distributed_sampler": "batches are shared by ours",
     "barebones": "it leaves out what a run writes",
 }
 # What Lightning must not do under manual optimisation, and `MultiTaskModule` then does.
@@ -55,6 +56,7 @@ def build_trainer(
         "plugins": [AtomicCheckpointIO()],
         "default_root_dir": directory,
         "use_distributed_sampler": False,
+        **trainer_arguments(),
     }
     if config.optimizer.per_task_gradients:
         arguments = {key: value for key, value in arguments.items() if key not in MANUAL_KEYS}
