@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 import branchtune as bt
 from branchtune.cli.main import main
 from branchtune.config import RunConfig
+from branchtune.data.stored import StoredSamples
 from branchtune.run.manifest import tree_sha256
 from branchtune.run.results import Results
 from branchtune.settings import Settings
@@ -102,6 +104,21 @@ def test_a_tree_by_hand_and_adatask_with_clipping_and_accumulation(finished: Pat
     ]
     assert main(["fit", str(finished), "--name=adatask", *arguments, "--quiet"]) == 0
     assert Results.load(run_of(finished, "adatask") / "results.json").groups == [1, 1, 2, 3]
+
+
+def test_a_run_leaves_no_model_and_no_data_in_memory(finished: Path) -> None:
+    for name in ("first", "second"):
+        command = [
+            "fit",
+            str(finished),
+            f"--name=memory-{name}",
+            "--method=shared",
+            "--trainer.max_epochs=1",
+            "--quiet",
+        ]
+        assert main(command) == 0
+    held = [type(thing).__name__ for thing in gc.get_objects() if type(thing) in (bt.MultiTaskModel, StoredSamples)]
+    assert held == []
 
 
 def test_fast_dev_run_leaves_nothing_behind(finished: Path) -> None:

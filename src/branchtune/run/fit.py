@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -53,7 +54,10 @@ def fit(settings: Settings, reporter: Reporter, reuse: Path | None = None) -> Re
     if run.has("results.json"):
         reporter.say(f"{run.path} is finished: these are its results (choose another --name for a new run)")
         return Results.load(run.file("results.json"))
-    return _Fit(settings, run, reporter).run_all(reuse)
+    try:
+        return _Fit(settings, run, reporter).run_all(reuse)
+    finally:
+        gc.collect()  # model, trainer and data refer to each other: gigabytes that the next run would add to
 
 
 def measure(settings: Settings, reporter: Reporter) -> Affinity:
