@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from branchtune.decoders.light import LightDecoder
 from branchtune.decoders.pooled import PooledHead
 from branchtune.decoding import decode
 from branchtune.errors import UserError, check_instance, unknown
+from branchtune.tasks.check import check_tasks, check_train_tasks
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
@@ -78,7 +79,7 @@ class MultiTaskModel(nn.Module):
         elif not isinstance(tree, TaskTree):
             tree = TaskTree(tree)
         _check_tree(tree, self.tasks)
-        self.train_tasks = _check_train_tasks(train_tasks, self.tasks)
+        self.train_tasks = check_train_tasks(train_tasks, self.tasks)
         self.backbone = BranchedBackbone(backbone, spec, tree, adapter, extras, train_backbone, self.train_tasks)
         self.extras, self.decoder = tuple(extras), decoder or LightDecoder()
         channels = [level.feature.channels for level in spec.levels]
@@ -218,11 +219,17 @@ class MultiTaskModel(nn.Module):
 
         return training_only(self, tasks)
 
-    def save_pretrained(self, path: str | PathLike[str], *, card: str | None = None) -> None:
+    def save_pretrained(self, path: str | PathLike[str], **options: Any) -> None:
         """Write the model to a folder without the frozen backbone's weights; see `shipping.save.save_pretrained`."""
         from branchtune.shipping.save import save_pretrained
 
-        save_pretrained(self, path, card=card)
+        save_pretrained(self, path, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub; see `shipping.hub.push_to_hub`."""
+        from branchtune.shipping.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
     @staticmethod
     def from_pretrained(
@@ -231,11 +238,20 @@ class MultiTaskModel(nn.Module):
         backbone: nn.Module | None = None,
         backbone_checkpoint: str | PathLike[str] | None = None,
         device: str | torch.device | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> MultiTaskModel:
         """Load what `save_pretrained` wrote, in eval mode; see `shipping.load.load_pretrained`."""
         from branchtune.shipping.load import load_pretrained
 
-        return load_pretrained(path, backbone=backbone, backbone_checkpoint=backbone_checkpoint, device=device)
+        return load_pretrained(
+            path,
+            backbone=backbone,
+            backbone_checkpoint=backbone_checkpoint,
+            device=device,
+            revision=revision,
+            token=token,
+        )
 
     def requires_grad_(self, requires_grad: bool = True) -> MultiTaskModel:
         """Freeze everything, or let train again what the plan trains; see `BranchedBackbone.requires_grad_`."""
@@ -243,44 +259,6 @@ class MultiTaskModel(nn.Module):
         for name, decoder in self.decoders.items():
             decoder.requires_grad_(requires_grad and name in self.train_tasks)
         return self
-
-
-def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
-    """The tasks by name.
-
-    Raises:
-        UserError: no task, something that is not one, or two of one name.
-    """
-    if isinstance(tasks, str) or not isinstance(tasks, Task | Iterable):
-        raise UserError(f"tasks={tasks!r}: pass a list of tasks, such as [Depth('depth')]")
-    tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
-    for task in tasks:
-        if not isinstance(task, Task):
-            raise UserError(f"{task!r} is not a task: pass instances such as Depth('depth')")
-    names = [task.name for task in tasks]
-    if not names:
-        raise UserError("no task: pass at least one, such as Depth('depth')")
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise UserError(f"two tasks are named {repeated[0]!r}: give each its own name")
-    for name in names:
-        if hasattr(nn.ModuleDict, name):
-            raise UserError(f"a task cannot be named {name!r}, which is a method of torch's modules: rename it")
-    return dict(zip(names, tasks, strict=True))
-
-
-def _check_train_tasks(names: Collection[str] | None, tasks: Mapping[str, Task]) -> tuple[str, ...]:
-    """In the order of the tasks."""
-    if names is None:
-        return tuple(tasks)
-    if isinstance(names, str) or not isinstance(names, Collection) or not names:
-        raise UserError(
-            f"train_tasks={names!r}: pass a list of names, such as {list(tasks)[-1:]}, or None for all tasks"
-        )
-    for name in names:
-        if name not in tasks:
-            raise unknown("task in train_tasks", name, tasks)
-    return tuple(name for name in tasks if name in names)
 
 
 def _check_tree(tree: TaskTree, tasks: Mapping[str, Task]) -> None:

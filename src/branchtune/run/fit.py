@@ -26,7 +26,6 @@ from branchtune.run.directory import RunDirectory
 from branchtune.run.lock import locked
 from branchtune.run.manifest import manifest
 from branchtune.run.results import Results, measure_cost
-from branchtune.run.start import check_start
 from branchtune.run.workbench import PLANNED, Workbench
 from branchtune.settings import Settings
 from branchtune.training.train import Training, train
@@ -91,9 +90,10 @@ class _Fit:
     """The phases of one run, in their order."""
 
     def __init__(self, settings: Settings, run: RunDirectory, reporter: Reporter) -> None:
-        check_start(settings)
         self.config, self.run, self.reporter = settings.config, run, reporter
         self.bench = Workbench(self.config, reporter)
+        if self.bench.start is not None:
+            self.bench.start.check_same(settings)
 
     def run_all(self, reuse: Path | None) -> Results:
         with self.started(plans=True):
@@ -233,7 +233,7 @@ class _Fit:
         limit = 1 if self.config.trainer.get("fast_dev_run") else len(batches)
         with self.reporter.track("evaluate", limit) as advance:
             metrics = evaluate(model, itertools.islice(batches, limit), advance)
-        model.save_pretrained(self.run.file("model"))
+        model.save_pretrained(self.run.file("model"), metrics=metrics)
         results = Results.of(
             self.config, model, metrics, self.bench.reference, training, measure_cost(model, self.config)
         )

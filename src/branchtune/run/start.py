@@ -42,31 +42,33 @@ class Start:
         assert config.start_from is not None
         self.wanted = config.start_from
         self.run = Path(self.wanted.run)
-        before = load_settings(self.run).config.tasks
+        self.finished = load_settings(self.run)
+        before = self.finished.config.tasks
         added = [task for name, task in config.tasks.items() if name not in before]
         self.removed = [name for name in before if name not in config.tasks]
         if len(added) > 1:
             raise UserError(
-                f"{len(added)} tasks are new ({', '.join(task.name for task in added)}): add one at a time, the next one "
-                "to the run that has the first"
+                f"{len(added)} tasks are new ({', '.join(task.name for task in added)}): add one at a time, the next "
+                "one to the run that has the first"
             )
         if not added and not self.removed:
             raise UserError(
-                f"no task is new: {self.run} has all of {', '.join(before)}, give one with --tasks.NAME=..."
+                f"no task is new, {self.run} has {', '.join(before)}: give one of another name, --tasks.NAME=..."
             )
         self.new: Task | None = added[0] if added else None
-        if self.new is not None:
-            self._check_place()
+        _ = self.tree
 
-    def _check_place(self) -> None:
-        missing = [key for key in ("like", "share_levels") if getattr(self.wanted, key) is None]
-        if missing:
+    def _place(self) -> tuple[str, int]:
+        """The task whose path the new one follows, and how many levels of it are shared."""
+        like, levels = self.wanted.like, self.wanted.share_levels
+        if like is None or levels is None:
+            missing = "like" if like is None else "share_levels"
             lines = " | ".join(" ".join(f"{{{','.join(group)}}}" for group in groups) for groups in self.before.levels)
             raise UserError(
-                f"--{missing[0]} is not set: name a task (--like) and how many levels of its path the new one shares "
+                f"--{missing} is not set: name a task (--like) and how many levels of its path the new one shares "
                 f"(--share_levels 0 to {self.before.num_levels}); the tree, level by level: {lines}"
             )
-        _ = self.tree
+        return like, levels
 
     @cached_property
     def saved(self) -> ModelConfig:
@@ -82,11 +84,10 @@ class Start:
     def tree(self) -> TaskTree:
         if self.new is None:
             return self.before
-        assert self.wanted.like is not None and self.wanted.share_levels is not None
-        return self.before.with_task(self.new.name, self.wanted.like, self.wanted.share_levels)
+        return self.before.with_task(self.new.name, *self._place())
 
     def model(self, backbone: nn.Module, train: Literal["new", "all"] | None = None) -> MultiTaskModel:
-        """The model that this run begins with.
+        """The model that this run begins with, in training mode where it will train.
 
         Args:
             backbone: the finished run's, created again.
@@ -97,43 +98,31 @@ class Start:
             model = model.remove_task(name)
         if self.new is None:
             return model
-        assert self.wanted.like is not None and self.wanted.share_levels is not None
-        return model.add_task(
-            self.new,
-            like=self.wanted.like,
-            levels=self.wanted.share_levels,
-            init=self.wanted.init,
-            train=train or self.wanted.train,
-        )
+        like, levels = self._place()
+        train = train or self.wanted.train
+        return model.add_task(self.new, like=like, levels=levels, init=self.wanted.init, train=train).train()
+
+    def check_same(self, settings: Settings) -> None:
+        """Refuse a configuration of the new run that contradicts the model which it starts from.
+
+        Raises:
+            UserError: names the key.
+        """
+        if RunDirectory(settings).path.resolve() == self.run.resolve():
+            raise UserError(f"{self.run} is the run to start from: choose another --name for the new one")
+        old, new = self.finished.flat(), settings.flat()
+        common = self.finished.config.tasks.keys() & settings.config.tasks.keys()
+        fixed = tuple(f"{name}." for name in (*FIXED, *(f"tasks.{name}" for name in common)))
+        for key in sorted({*old, *new}):
+            if f"{key}.".startswith(fixed) and old.get(key) != new.get(key):
+                raise UserError(
+                    f"{key}={new.get(key)!r}, but the model of {self.run} was made with {old.get(key)!r}: leave the "
+                    "key as it is, or train a run of its own"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest: which weights these are."""
         return {"run": str(self.run), "hashes": self.saved.hashes}
-
-
-def check_start(settings: Settings) -> None:
-    """Refuse a configuration that contradicts the run which it starts from.
-
-    Raises:
-        UserError: names the key.
-    """
-    start = settings.config.start_from
-    if start is None:
-        return
-    finished = load_settings(Path(start.run))
-    if RunDirectory(settings).path.resolve() == Path(start.run).resolve():
-        raise UserError(f"{start.run} is the run to start from: choose another --name for the new one")
-    old, new = finished.flat(), settings.flat()
-    for key in sorted({*old, *new}):
-        section, _, rest = key.partition(".")
-        task = rest.partition(".")[0]
-        common = section == "tasks" and task in finished.config.tasks and task in settings.config.tasks
-        fixed = common or any(key == name or key.startswith(f"{name}.") for name in FIXED)
-        if fixed and old.get(key) != new.get(key):
-            raise UserError(
-                f"{key}={new.get(key)!r}, but the model of {start.run} was made with {old.get(key)!r}: leave the key as "
-                "it is, or train a run of its own"
-            )
 
 
 def keep_tasks(settings: Settings, without: str) -> list[str]:
