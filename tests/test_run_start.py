@@ -148,6 +148,13 @@ def test_the_same_command_continues_an_interrupted_run(
 
 
 @pytest.mark.slow
+def test_fast_dev_run_leaves_nothing_behind(removed: Path) -> None:
+    command = ["add-task", str(removed), EDGE, *PLACE, "--name=quick", "--trainer.fast_dev_run=true", "--quiet"]
+    assert main(command) == 0
+    assert not removed.with_name("quick").exists()
+
+
+@pytest.mark.slow
 def test_the_configuration_repeats_the_run(added: Path, tmp_path: Path) -> None:
     assert main(["fit", str(added / "config.yaml"), f"--output={tmp_path}", "--quiet"]) == 0
     assert metrics(tmp_path / "added") == metrics(added)
