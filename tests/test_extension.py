@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import branchtune as bt
 from branchtune.decoder_fit import fit_decoders
@@ -16,66 +15,10 @@ from branchtune.errors import UserError
 from branchtune.extension import continued_nodes
 from branchtune.route import Route
 from naive_twin import NaiveTwin
-from small_model import TREE, small_model, small_swin
+from small_model import TREE, small_swin
+from trained_models import OLD, assert_continued, assert_same, data_of, images, old_name, step, trained
 
-OLD = ["a", "b", "c"]
 HRNET = bt.HRNetDecoder(widths=(8, 8, 8, 8), expansion=1)
-
-
-def images(model: bt.MultiTaskModel, count: int = 2) -> Tensor:
-    like = next(model.parameters())
-    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(5)).to(like)
-
-
-_MADE: dict[str, bt.MultiTaskModel] = {}
-
-
-def trained(**arguments: Any) -> bt.MultiTaskModel:
-    """A model in eval mode with all that it owns away from where it began; made once, so nothing may change it."""
-    if repr(arguments) not in _MADE:
-        _MADE[repr(arguments)] = _trained(**arguments)
-    return _MADE[repr(arguments)]
-
-
-def _trained(**arguments: Any) -> bt.MultiTaskModel:
-    model = small_model(**arguments)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-        for name, buffer in model.decoders.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.add_(torch.rand_like(buffer))
-    return model.eval()
-
-
-def data_of(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def old_name(name: str, names: dict[str, str]) -> str:
-    """The name in the old state dict of what the new one calls `name`."""
-    if not name.startswith("backbone.adapters."):
-        return name
-    parts = name.split(".")
-    return ".".join([*parts[:2], names.get(parts[2], parts[2]), *parts[3:]])
-
-
-def assert_continued(old: bt.MultiTaskModel, new: bt.MultiTaskModel) -> set[str]:
-    """Every tensor of the old state dict is in the new one, byte for byte; returns the names that are new."""
-    names = continued_nodes(old.tree, new.tree)
-    before, after = old.state_dict(), new.state_dict()
-    by_old = {old_name(name, names): name for name in after}
-    assert before.keys() <= by_old.keys()
-    for name, tensor in before.items():
-        assert data_of(after[by_old[name]]) == data_of(tensor), name
-    return {by_old[name] for name in by_old.keys() - before.keys()}
-
-
-def assert_same(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    assert list(expected) == list(found)
-    for name, output in expected.items():
-        assert torch.equal(output, found[name]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -176,18 +119,6 @@ def test_only_frozen_weights_share_memory_with_the_old_model() -> None:
         assert shared != (name in grown.backbone.extra_names), name
     own = {p.data_ptr() for part in (model.backbone.adapters, model.decoders) for p in part.parameters()}
     assert not own & {p.data_ptr() for part in (grown.backbone.adapters, grown.decoders) for p in part.parameters()}
-
-
-def step(model: bt.MultiTaskModel, tasks: list[str] | None = None) -> None:
-    """Some steps in training mode on the sum of the tasks' outputs, with momentum and weight decay."""
-    optimizer = bt.WeightedSum(lr=0.01, weight_decay=0.1).build(model)
-    model.train()
-    for _ in range(3):
-        optimizer.zero_grad()
-        outputs = model(images(model), tasks=tasks)
-        torch.stack([(output - 0.3).abs().mean() for output in outputs.values()]).sum().backward()
-        optimizer.step()
-    model.eval()
 
 
 @pytest.mark.parametrize("call", [["n"], None], ids=["the new task", "all tasks"])
@@ -306,89 +237,3 @@ def test_an_extended_model_is_saved_and_loaded(tmp_path: Path) -> None:
     assert '"format": 2' in (tmp_path / "out" / "adapter_config.json").read_text()
     grown.training_only(None).save_pretrained(tmp_path / "out")
     assert '"format": 1' in (tmp_path / "out" / "adapter_config.json").read_text()
-
-
-def comb() -> bt.MultiTaskModel:
-    return trained(tree=None, adapter=bt.Comb(r=2, r_task=2))
-
-
-@pytest.mark.parametrize("init", ["fresh", "copy"])
-def test_a_comb_gives_the_new_task_streams_of_its_own(init: Any) -> None:
-    model = comb()
-    grown = model.add_task(bt.Normals("n"), like="a", levels=4, init=init)
-    new = assert_continued(model, grown)
-    assert {key.split(".")[2] for key in new if key.startswith("backbone")} == {f"{i}/n/stream" for i in range(4)}
-    with torch.no_grad():
-        x = images(model)
-        assert_same(model(x), grown(x, tasks=OLD))
-        own, other = (grown.backbone(x, [name])[name] for name in "na")
-        assert all(torch.equal(one, two) for one, two in zip(own, other, strict=True)) == (init == "copy")
-        assert_same(model(x), grown.remove_task("n")(x))
-    step(grown)
-    assert_continued(model, grown)
-
-
-@pytest.mark.parametrize("arguments", [{}, {"extras": ("norms",)}, {"train_backbone": True}], ids=str)
-def test_a_model_without_adapters_takes_a_decoder(arguments: dict[str, Any]) -> None:
-    model = trained(tree=None, adapter=None, **arguments)
-    grown = model.add_task(bt.Normals("n"), like="a", levels=4)
-    assert {key.split(".")[1] for key in assert_continued(model, grown)} == {"n"}
-    assert grown.count_parameters(trained_only=True)["backbone"] == 0
-    step(grown)
-    assert_continued(model, grown)
-    with torch.no_grad():
-        assert_same(model(images(model)), grown(images(model), tasks=OLD))
-    whole = grown.training_only(None)
-    assert (whole.count_parameters(trained_only=True)["backbone"] > 0) == ("train_backbone" in arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"task": bt.Normals("a")}, r"the model already has a task 'a': give the new one another name"),
-        ({"like": "d"}, r"unknown task 'd'.*known: a, b, c"),
-        ({"like": None}, r"unknown task None"),
-        ({"levels": 5}, r"levels=5: a new task shares 0 to 4 levels of this tree, 4 for all"),
-        ({"levels": -1}, r"levels=-1: a new task shares 0 to 4"),
-        ({"levels": 1.5}, r"levels=1.5: a new task shares 0 to 4"),
-        ({"levels": True}, r"levels=True"),
-        ({"task": "depth"}, r"task='depth' is of type str: pass an instance, such as Depth\('depth'\)"),
-        ({"task": bt.Depth}, r"task=Depth is a class: pass an instance"),
-        ({"task": None}, r"task=None: pass a task"),
-        ({"task": bt.Depth("train")}, r"a task cannot be named 'train'"),
-        ({"init": "zero"}, r"unknown init 'zero'.*copy, fresh"),
-        ({"train": "old"}, r"unknown train 'old'.*all, new"),
-    ],
-)
-def test_what_cannot_be_added(arguments: dict[str, Any], message: str) -> None:
-    model = trained()
-    with pytest.raises(UserError, match=message) as error:
-        model.add_task(**{"task": bt.Normals("n"), "like": "a", "levels": 2, **arguments})
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ({"adapter": bt.Comb(r=2, r_task=2)}, r"Comb gives every task a stream of its own"),
-        ({"adapter": None}, r"the model has no adapters"),
-        ({"adapter": None, "train_backbone": True}, r"the model has no adapters"),
-    ],
-    ids=["comb", "decoders", "full"],
-)
-def test_a_model_that_cannot_fork_says_so(arguments: dict[str, Any], reason: str) -> None:
-    model = small_model(tree=None, **arguments)
-    message = rf"^{reason}, its tree cannot fork: a new task can only share all levels \(levels=4\)$"
-    with pytest.raises(UserError, match=message):
-        model.add_task(bt.Normals("n"), like="a", levels=3)
-
-
-def test_what_cannot_be_removed_or_trained() -> None:
-    model = trained()
-    with pytest.raises(UserError, match=r"unknown task 'd'"):
-        model.remove_task("d")
-    with pytest.raises(UserError, match=r"'c' is the only task: a model needs at least one"):
-        model.remove_task("a").remove_task("b").remove_task("c")
-    for tasks, message in (([], "train_tasks="), ("a", "train_tasks='a': pass a list"), (["d"], "in train_tasks 'd'")):
-        with pytest.raises(UserError, match=message):
-            model.training_only(tasks)
