@@ -75,7 +75,13 @@ def test_the_folder(out: Path, tmp_path: Path, backbone: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=2), r"format 2 is newer than this version of branchtune reads \(1\): update"),
+        (
+            lambda c: c.update(format=3),
+            r"format 3 is newer than this version of branchtune reads \(2\): update",
+        ),
+        (lambda c: c.update(format=2), r"damaged \(no 'train_tasks'\)"),
+        (lambda c: c.update(format=2, train_tasks=["x"]), r"unknown task in train_tasks 'x'"),
+        (lambda c: c.update(train_tasks=["a"]), r"unknown key 'train_tasks'"),
         (lambda c: c.update(format=None), r"damaged \(format None\), save the model again"),
         (lambda c: c.pop("tree"), r"damaged \(no 'tree'\), save the model again"),
         (lambda c: c.update(trees=1), r"unknown key 'trees': did you mean 'tree'\?"),

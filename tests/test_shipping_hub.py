@@ -1,16 +1,23 @@
-"""`from_pretrained("user/name")` reads a repository of the Hugging Face Hub."""
+"""Models on the Hugging Face Hub: `push_to_hub`, `from_pretrained("user/name")`, and the card; without the network."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
+import timm
+from huggingface_hub import ModelCard
 
 import branchtune as bt
+from branchtune.backbone.source import BackboneSource, create_backbone
 from branchtune.errors import UserError
+from branchtune.shipping.card import model_card
+from branchtune.shipping.config import ModelConfig
 from branchtune.shipping.files import FILES
 from shipping_models import assert_same_outputs, model_on, swin
 
@@ -20,13 +27,16 @@ def test_a_repository_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     model = model_on(backbone)
     model.save_pretrained(tmp_path / "copy")
 
-    def download(repository: str, allow_patterns: list[str]) -> str:
-        assert repository == "somebody/scenes-tree"
+    def download(repository: str, revision: str | None, token: str | None, allow_patterns: list[str]) -> str:
+        assert (repository, revision, token) == ("somebody/scenes-tree", "v1", "secret")
         assert allow_patterns == list(FILES)
         return os.fspath(tmp_path / "copy")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert_same_outputs(model, bt.MultiTaskModel.from_pretrained("somebody/scenes-tree", backbone=backbone))
+    found = bt.MultiTaskModel.from_pretrained("somebody/scenes-tree", backbone=backbone, revision="v1", token="secret")
+    assert_same_outputs(model, found)
+    with pytest.raises(UserError, match=r"copy is a local folder, which has no revision 'v1': leave revision= out"):
+        bt.MultiTaskModel.from_pretrained(tmp_path / "copy", backbone=backbone, revision="v1")
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +59,115 @@ def test_a_local_path_never_asks_the_network(tmp_path: Path, monkeypatch: pytest
     for path in ("runs/model", "model", "runs/first/model", tmp_path / "a" / "b", "./a/b c"):
         with pytest.raises(UserError, match="no such folder"):
             bt.MultiTaskModel.from_pretrained(path)
+
+
+class Hub:
+    """What the tests need of `HfApi`: repositories are folders."""
+
+    def __init__(self, folder: Path, user: str = "somebody") -> None:
+        self.folder, self.user, self.calls = folder, user, []
+
+    def __call__(self, token: str | None = None) -> Hub:
+        self.calls.append(("token", token))
+        return self
+
+    def create_repo(self, repo_id: str, private: bool | None, exist_ok: bool) -> Any:
+        full = repo_id if "/" in repo_id else f"{self.user}/{repo_id}"
+        self.calls.append(("create", full, private, exist_ok))
+        return SimpleNamespace(repo_id=full)
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], **options: Any) -> Any:
+        self.calls.append(("upload", repo_id, sorted(file.name for file in folder_path.iterdir()), options))
+        assert sorted(allow_patterns) == sorted(FILES)
+        shutil.copytree(folder_path, self.folder / repo_id)
+        return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
+
+    def download(self, repo_id: str, **_: Any) -> str:
+        return os.fspath(self.folder / repo_id)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    hub = Hub(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.download)
+    return hub
+
+
+def python_block(card: str) -> str:
+    return card.partition("```python\n")[2].partition("```")[0]
+
+
+def test_a_model_is_pushed_and_its_card_loads_it(tmp_path: Path, hub: Hub) -> None:
+    backbone = create_backbone("scenes_swin")
+    model = model_on(backbone)
+    metrics = {"c": {"pixels": 0.5, "miou": 0.1234567, "loss": 3.0}, "a": {"rmse": 0.7, "abs_rel": float("nan")}}
+    options = {"private": True, "token": "secret", "branch": "dev", "create_pr": True, "metrics": metrics}
+    assert model.push_to_hub("tree", **options) == "https://hub/somebody/tree/commit/1"
+    uploaded = {"commit_message": "Upload model with branchtune", "revision": "dev", "create_pr": True}
+    assert hub.calls == [
+        ("token", "secret"),
+        ("create", "somebody/tree", True, True),
+        ("upload", "somebody/tree", sorted(FILES), uploaded),
+    ]
+    card = (hub.folder / "somebody" / "tree" / "README.md").read_text()
+    assert "| c | miou | 0.1235 |\n| c | pixels | 0.5 |\n| a | rmse | 0.7 |\n" in card
+    names: dict[str, Any] = {}
+    exec(python_block(card), names)
+    assert_same_outputs(model, names["model"], 128)
+    assert list(names["outputs"]["a"].shape) == [1, 1, 128, 128]
+    assert '{"a": [1, 1, 128, 128], ...}' in card
+    assert "base_model" not in card
+
+
+def test_the_card_of_a_folder_loads_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_on(swin(tmp_path))
+    model.save_pretrained(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(python_block((tmp_path / "out" / "README.md").read_text()), names)
+    assert_same_outputs(model, names["model"])
+    assert set(names["outputs"]) == {"a", "b", "c"}
+
+
+def test_a_model_that_cannot_be_pushed(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_on(swin(tmp_path))
+    for name in ("a/b/c", "", "a b", None):
+        with pytest.raises(UserError, match="names no repository: pass 'user/name'"):
+            model.push_to_hub(name)  # type: ignore[arg-type]
+    assert not hub.calls
+
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("401 Client Error\nUnauthorized")
+
+    monkeypatch.setattr(hub, "create_repo", refuses)
+    message = r"^somebody/tree cannot be written on the Hugging Face Hub \(401 Client Error Unauthorized\): check"
+    with pytest.raises(UserError, match=message):
+        model.push_to_hub("somebody/tree")
+    assert not hub.folder.exists()
+
+
+def test_a_repository_of_pickles_is_refused(hub: Hub) -> None:
+    folder = hub.folder / "somebody" / "pickles"
+    folder.mkdir(parents=True)
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(UserError, match=r"holds no adapter_config.json"):
+        bt.MultiTaskModel.from_pretrained("somebody/pickles")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (BackboneSource("test_vit", tag="r160_in1k"), "timm/test_vit.r160_in1k"),
+        (BackboneSource("hf-hub:timm/test_vit.r160_in1k@main"), "timm/test_vit.r160_in1k"),
+        (BackboneSource("local-dir:/weights"), None),
+        (BackboneSource("test_vit", pretrained=False), None),
+        (None, None),
+    ],
+)
+def test_the_base_model_is_named_where_it_is_known(source: BackboneSource | None, expected: str | None) -> None:
+    backbone = timm.create_model("test_vit", pretrained=False, num_classes=0, img_size=32)
+    backbone.branchtune_source = source
+    model = bt.MultiTaskModel(backbone, [bt.Depth("a")], image_size=32)
+    card = ModelCard(model_card(model, ModelConfig.of(model, {}), "out"))
+    assert card.data.base_model == expected

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from branchtune.adapters.adapter import Adapter
 from branchtune.backbone.arguments import replace_arguments, tensor_arguments
+from branchtune.backbone.check import check_traced
 from branchtune.backbone.clone import OwnHook, clone_sharing_weights, keep_frozen_statistics
 from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.features import first_tensor, to_map
@@ -53,6 +54,8 @@ class BranchedBackbone(nn.Module):
         adapter: the adapter family, or None for a plain backbone with one group per level.
         extras: shared parts of the backbone to train as well, see `extra_parameters`.
         train_backbone: full fine-tuning: every weight trains (on a copy), BatchNorm included.
+        train_tasks: the tasks that train, default all. A node trains if all its tasks are among them, extras and
+            backbone if all tasks are: no other task's features move.
 
     Raises:
         UserError: the tree's number of levels is not the backbone's; a tree that forks without adapters; a spec
@@ -67,6 +70,7 @@ class BranchedBackbone(nn.Module):
         adapter: Adapter | None,
         extras: Sequence[str] = (),
         train_backbone: bool = False,
+        train_tasks: Collection[str] | None = None,
     ) -> None:
         super().__init__()
         if tree.num_levels != len(spec.levels):
@@ -75,14 +79,18 @@ class BranchedBackbone(nn.Module):
             )
         if adapter is None and max(tree.group_counts) > 1:
             raise UserError("a tree that forks needs an adapter: without one all branches compute the same")
-        _check_backbone(backbone, spec)
+        check_traced(backbone, spec)
         self.spec, self.tree, self.adapter = spec, tree, adapter
         self.train_backbone = train_backbone
         self.extra_names = extra_parameters(backbone, spec, extras)
-        self.trainable = set(spec.parameters) if train_backbone else self.extra_names
-        self.frozen = clone_sharing_weights(backbone, self.trainable)
+        own = set(spec.parameters) if train_backbone else self.extra_names
+        self.train_tasks = frozenset(tree.tasks if train_tasks is None else train_tasks)
+        self.trainable = own if self._trains(tree.tasks) else set()
+        self.frozen = clone_sharing_weights(backbone, own)
         self.sites: dict[str, Site] = {}
         self.adapters = nn.ModuleDict()
+        # The tasks that use an adapter set, by its key.
+        self.users = {node.key: node.tasks for node in tree.nodes()} if adapter is not None else {}
         if adapter is not None:
             self.sites = {site.name: site for site in adapter.select_sites(spec)}
             self._build_adapters(adapter)
@@ -92,8 +100,17 @@ class BranchedBackbone(nn.Module):
             if max(tree.group_counts) > 1:
                 raise UserError(f"{type(adapter).__name__} gives every task a stream of its own: its tree cannot fork")
             self.adapters.update(self.streams.adapters)
+            self.users |= self.streams.users
+        for key in (key for key, users in self.users.items() if not self._trains(users)):
+            self.adapters[key].requires_grad_(False)
+        for name in own - self.trainable:
+            self.frozen.get_parameter(name).requires_grad_(False)
         self._register_hooks()
         self.train()
+
+    def _trains(self, users: Collection[str]) -> bool:
+        """Whether the plan trains what these tasks use."""
+        return self.train_tasks.issuperset(users)
 
     def _build_adapters(self, adapter: Adapter) -> None:
         for node in self.tree.nodes():
@@ -102,8 +119,7 @@ class BranchedBackbone(nn.Module):
 
     def node_adapters(self, level: int, index: int) -> nn.ModuleDict:
         """The adapter modules of one node, by site key."""
-        key = f"{level}/{'+'.join(self.tree.levels[level][index])}"
-        module = self.adapters[key]
+        module = self.adapters[f"{level}/{'+'.join(self.tree.levels[level][index])}"]
         assert isinstance(module, nn.ModuleDict)
         return module
 
@@ -113,17 +129,18 @@ class BranchedBackbone(nn.Module):
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> BranchedBackbone:
-        """Freeze everything, or let train again what the plan trains: adapters, extras or the whole backbone.
+        """Freeze everything, or let train again what the plan trains of adapters, extras or the whole backbone.
 
         What the plan freezes stays frozen, since the user's own backbone shares those weights.
         """
-        self.adapters.requires_grad_(requires_grad)
+        for key, users in self.users.items():
+            self.adapters[key].requires_grad_(requires_grad and self._trains(users))
         for name, parameter in self.frozen.named_parameters():
             parameter.requires_grad_(requires_grad and name in self.trainable)
         return self
 
     def _keep_frozen_statistics(self) -> None:
-        if not self.train_backbone:
+        if not (self.train_backbone and self._trains(self.tree.tasks)):
             keep_frozen_statistics(self.frozen)
 
     def forward(
@@ -279,20 +296,3 @@ class _Tap(OwnHook):
         run.taps.append(first_tensor(output))
         if self.stop:
             raise StopForward
-
-
-def _check_backbone(backbone: nn.Module, spec: BackboneSpec) -> None:
-    names = {name for name, _ in backbone.named_modules()}
-    for name in (name for level in spec.levels for name in (level.start, level.end)):
-        if name not in names:
-            raise UserError(
-                f"{type(backbone).__name__} has no module {name!r}: the spec was traced from another backbone, "
-                f"{spec.name}"
-            )
-    for module in backbone.modules():
-        for flag in ("grad_checkpointing", "gradient_checkpointing"):
-            if getattr(module, flag, False) is True:
-                raise UserError(
-                    f"{spec.name} has gradient checkpointing switched on, whose recomputation would run without the "
-                    "adapters: switch it off (backbone.set_grad_checkpointing(False))"
-                )

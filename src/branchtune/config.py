@@ -158,6 +158,27 @@ class TreeConfig:
 
 
 @dataclass
+class StartFromConfig:
+    """A finished run whose model this one starts from, with one task more or with fewer tasks, as `tasks` says.
+
+    Backbone, adapter, decoder, extras, method and the common tasks are that run's; the rest may differ.
+
+    Args:
+        run: directory of the finished run; needed until this one has finished too.
+        like: the task whose path the new one follows; null where none is added.
+        share_levels: how many levels it shares, 0 to the number of levels; below them it has nodes of its own.
+        init: of its own nodes: `fresh` leaves the backbone unchanged there, `copy` starts as those of `like`.
+        train: `new` trains what the new task alone uses and keeps all else bit for bit, `all` trains everything.
+    """
+
+    run: str
+    like: str | None = None
+    share_levels: int | None = None
+    init: Literal["fresh", "copy"] = "fresh"
+    train: Literal["new", "all"] = "new"
+
+
+@dataclass
 class RunConfig:
     """One run.
 
@@ -188,6 +209,7 @@ class RunConfig:
         reference: what delta_m divides by: a file written by `branchtune reference`, or a packaged one by name
             (`scenes_swin`; published: `pascal_swin_t_single_task`, `nyud_swin_t_single_task`); null for none.
         loggers: Lightning loggers by class name, beside metrics.csv.
+        start_from: a finished run to add a task to or to remove tasks from; null for a run of its own.
     """
 
     tasks: dict[str, Task]
@@ -211,6 +233,7 @@ class RunConfig:
     evaluate: Literal["last", "best"] = "last"
     reference: str | None = None
     loggers: list[str] = field(default_factory=lambda: ["TensorBoardLogger"])
+    start_from: StartFromConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks:

@@ -29,7 +29,7 @@ def fit_decoders(
     inputs: Collection[str] = (),
     kind: Literal["constant", "cosine"] = "constant",
 ) -> int:
-    """Train the decoders alone, with AdamW without weight decay on the weighted sum of the task losses.
+    """Train the decoders of `model.train_tasks` alone, with AdamW without weight decay on the weighted sum of losses.
 
     Args:
         model: whose backbone runs in eval mode without gradients; its adapters, if any, act but do not train.
@@ -48,7 +48,8 @@ def fit_decoders(
     Raises:
         UserError: no batch at all, a label that does not fit, or a loss that is not finite.
     """
-    optimizer = torch.optim.AdamW(model.decoders.parameters(), lr=lr, weight_decay=0.0)
+    parameters = [p for name in model.train_tasks for p in model.decoders[name].parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     modes = {module: module.training for module in model.modules()}
     model.backbone.eval()
     model.decoders.train()
@@ -91,8 +92,8 @@ def repeat(batches: Iterable[Mapping[str, Any]], steps: int) -> Iterator[Mapping
 
 
 def decoder_losses(model: MultiTaskModel, batch: Mapping[str, Any], inputs: Collection[str] = ()) -> dict[str, Tensor]:
-    """Losses of the tasks that have labels in the batch, with a graph through the decoders only."""
-    found = read_batch(batch, model.tasks, like=next(model.decoders.parameters()), inputs=inputs)
+    """Losses of the tasks that train and have labels in the batch, with a graph through the decoders only."""
+    found = read_batch(batch, model.trained_tasks, like=next(model.decoders.parameters()), inputs=inputs)
     if not found.targets:
         return {}
     with torch.no_grad():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from branchtune.adapters.adapter import Adapter
 from branchtune.backbone.check import check_module, placement
+from branchtune.backbone.clone import keep_frozen_statistics
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.trace import trace_backbone
 from branchtune.branching import BranchedBackbone
@@ -21,6 +22,7 @@ from branchtune.decoders.light import LightDecoder
 from branchtune.decoders.pooled import PooledHead
 from branchtune.decoding import decode
 from branchtune.errors import UserError, check_instance, unknown
+from branchtune.tasks.check import check_tasks, check_train_tasks
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
@@ -39,12 +41,14 @@ class MultiTaskModel(nn.Module):
         extras: shared parts of the backbone to train as well: "norms", "patch_embed", "relative_position",
             "patch_merging".
         train_backbone: full fine-tuning instead of adapters, on a copy of the weights.
+        train_tasks: names of the tasks that train, default all: their decoders, the nodes that no other task uses,
+            and, where they are all tasks, extras and backbone. The outputs of the other tasks do not move.
         levels, image_size, example_inputs: see `trace_backbone`.
         spec: a description traced before, instead of the three.
 
     Raises:
-        UserError: tree and tasks disagree, two tasks of one name, an argument of another kind, or the backbone cannot
-            be traced.
+        UserError: tree and tasks disagree, two tasks of one name, an argument of another kind, an unknown task in
+            `train_tasks`, or the backbone cannot be traced.
     """
 
     @torch.inference_mode(False)  # in it, nothing could be made that trains
@@ -58,6 +62,7 @@ class MultiTaskModel(nn.Module):
         *,
         extras: Sequence[str] = (),
         train_backbone: bool = False,
+        train_tasks: Collection[str] | None = None,
         levels: str | list[str] | None = None,
         image_size: int | tuple[int, int] | None = None,
         example_inputs: Mapping[str, Tensor] | None = None,
@@ -74,7 +79,8 @@ class MultiTaskModel(nn.Module):
         elif not isinstance(tree, TaskTree):
             tree = TaskTree(tree)
         _check_tree(tree, self.tasks)
-        self.backbone = BranchedBackbone(backbone, spec, tree, adapter, extras, train_backbone)
+        self.train_tasks = check_train_tasks(train_tasks, self.tasks)
+        self.backbone = BranchedBackbone(backbone, spec, tree, adapter, extras, train_backbone, self.train_tasks)
         self.extras, self.decoder = tuple(extras), decoder or LightDecoder()
         channels = [level.feature.channels for level in spec.levels]
         self.decoders = nn.ModuleDict(
@@ -88,6 +94,9 @@ class MultiTaskModel(nn.Module):
         like = placement(backbone)
         self.backbone.adapters.to(like.device, like.dtype)
         self.decoders.to(like.device, like.dtype)
+        for decoder_of_other in self._decoders_at_rest():
+            decoder_of_other.requires_grad_(False)
+        self.train()
 
     @property
     def tree(self) -> TaskTree:
@@ -100,6 +109,31 @@ class MultiTaskModel(nn.Module):
     @property
     def adapter(self) -> Adapter | None:
         return self.backbone.adapter
+
+    @property
+    def trained_tasks(self) -> dict[str, Task]:
+        """The tasks that train, by name."""
+        return {name: self.tasks[name] for name in self.train_tasks}
+
+    def trains(self, parameter: str) -> bool:
+        """Whether the plan trains the parameter of this name, whatever its `requires_grad` says."""
+        if parameter.startswith("decoders."):
+            return parameter.split(".")[1] in self.train_tasks
+        if parameter.startswith("backbone.adapters."):
+            return set(self.backbone.users[parameter.split(".")[2]]) <= set(self.train_tasks)
+        return parameter.removeprefix("backbone.frozen.") in self.backbone.trainable
+
+    def train(self, mode: bool = True) -> MultiTaskModel:
+        super().train(mode)
+        self._keep_frozen_statistics()
+        return self
+
+    def _decoders_at_rest(self) -> Iterator[nn.Module]:
+        yield from (self.decoders[name] for name in self.tasks if name not in self.train_tasks)
+
+    def _keep_frozen_statistics(self) -> None:
+        for decoder in self._decoders_at_rest():
+            keep_frozen_statistics(decoder)
 
     def forward(self, images: Tensor, tasks: Collection[str] | None = None, **inputs: Any) -> dict[str, Tensor]:
         """All tasks, or a subset of them, in one pass; every shared prefix is computed once.
@@ -119,6 +153,7 @@ class MultiTaskModel(nn.Module):
             raise UserError(f"tasks={tasks!r} is a text: pass a list, tasks=[{tasks!r}]")
         if tasks is not None and not isinstance(tasks, Collection):
             raise UserError(f"tasks={tasks!r}: pass a list of names, such as {list(self.tasks)[:1]}")
+        self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
         features = self.backbone(images, list(self.tasks if tasks is None else tasks), inputs)
         size = (images.shape[2], images.shape[3])
         return {name: decode(self.tasks[name], self.decoders[name], maps, size) for name, maps in features.items()}
@@ -127,29 +162,74 @@ class MultiTaskModel(nn.Module):
         """Predicted parameters and multiply-accumulates of backbone and adapters, per node."""
         return tree_cost(self.spec, self.tree, self.adapter)
 
-    def count_parameters(self) -> dict[str, int]:
+    def count_parameters(self, *, trained_only: bool = False) -> dict[str, int]:
         """Parameters by owner: `adapters`, `extras`, `decoders` and `backbone` train, `frozen` does not.
 
         `backbone` is zero but for full fine-tuning; parameters that the features do not depend on are not counted.
+
+        Args:
+            trained_only: without the parts that `train_tasks` leaves at rest, and without `frozen`.
         """
         counts = Counter({"adapters": 0, "extras": 0, "decoders": 0, "backbone": 0, "frozen": 0})
-        counts["adapters"] = sum(p.numel() for p in self.backbone.adapters.parameters())
-        counts["decoders"] = sum(p.numel() for p in self.decoders.parameters())
-        for name, parameter in self.backbone.frozen.named_parameters():
-            if name in self.spec.parameters:
-                counts[self.owner_of_backbone_parameter(name)] += parameter.numel()
+        for name, parameter in self.named_parameters():
+            owner, local = self.owner_of(name)
+            inside = owner in ("adapters", "decoders") or local in self.spec.parameters
+            if inside and (not trained_only or self.trains(name)):
+                counts[owner] += parameter.numel()
+        if trained_only:
+            del counts["frozen"]
         return dict(counts)
 
-    def owner_of_backbone_parameter(self, name: str) -> str:
+    def owner_of(self, parameter: str) -> tuple[str, str]:
+        """Who owns the parameter of this name, and its name within the owner."""
+        for prefix, owner in (("backbone.adapters.", "adapters"), ("decoders.", "decoders")):
+            if parameter.startswith(prefix):
+                return owner, parameter.removeprefix(prefix)
+        local = parameter.removeprefix("backbone.frozen.")
         if self.backbone.train_backbone:
-            return "backbone"
-        return "extras" if name in self.backbone.extra_names else "frozen"
+            return "backbone", local
+        return ("extras" if local in self.backbone.extra_names else "frozen"), local
 
-    def save_pretrained(self, path: str | PathLike[str], *, card: str | None = None) -> None:
+    def add_task(
+        self,
+        task: Task,
+        *,
+        like: str,
+        levels: int,
+        init: Literal["fresh", "copy"] = "fresh",
+        train: Literal["new", "all"] = "new",
+    ) -> MultiTaskModel:
+        """A new model with one more task, which shares the nodes of `like` at the first `levels` levels.
+
+        This model stays as it was, and the outputs of its tasks are the same bits in both; see `extension.add_task`.
+        """
+        from branchtune.extension import add_task
+
+        return add_task(self, task, like=like, levels=levels, init=init, train=train)
+
+    def remove_task(self, name: str) -> MultiTaskModel:
+        """A new model without the task, its decoder and the nodes that only it used; see `extension.remove_task`."""
+        from branchtune.extension import remove_task
+
+        return remove_task(self, name)
+
+    def training_only(self, tasks: Collection[str] | None) -> MultiTaskModel:
+        """A new model of the same weights that trains these tasks, None for all; see `extension.training_only`."""
+        from branchtune.extension import training_only
+
+        return training_only(self, tasks)
+
+    def save_pretrained(self, path: str | PathLike[str], **options: Any) -> None:
         """Write the model to a folder without the frozen backbone's weights; see `shipping.save.save_pretrained`."""
         from branchtune.shipping.save import save_pretrained
 
-        save_pretrained(self, path, card=card)
+        save_pretrained(self, path, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub; see `shipping.hub.push_to_hub`."""
+        from branchtune.shipping.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
     @staticmethod
     def from_pretrained(
@@ -158,41 +238,27 @@ class MultiTaskModel(nn.Module):
         backbone: nn.Module | None = None,
         backbone_checkpoint: str | PathLike[str] | None = None,
         device: str | torch.device | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> MultiTaskModel:
         """Load what `save_pretrained` wrote, in eval mode; see `shipping.load.load_pretrained`."""
         from branchtune.shipping.load import load_pretrained
 
-        return load_pretrained(path, backbone=backbone, backbone_checkpoint=backbone_checkpoint, device=device)
+        return load_pretrained(
+            path,
+            backbone=backbone,
+            backbone_checkpoint=backbone_checkpoint,
+            device=device,
+            revision=revision,
+            token=token,
+        )
 
     def requires_grad_(self, requires_grad: bool = True) -> MultiTaskModel:
         """Freeze everything, or let train again what the plan trains; see `BranchedBackbone.requires_grad_`."""
         self.backbone.requires_grad_(requires_grad)
-        self.decoders.requires_grad_(requires_grad)
+        for name, decoder in self.decoders.items():
+            decoder.requires_grad_(requires_grad and name in self.train_tasks)
         return self
-
-
-def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
-    """The tasks by name.
-
-    Raises:
-        UserError: no task, something that is not one, or two of one name.
-    """
-    if isinstance(tasks, str) or not isinstance(tasks, Task | Iterable):
-        raise UserError(f"tasks={tasks!r}: pass a list of tasks, such as [Depth('depth')]")
-    tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
-    for task in tasks:
-        if not isinstance(task, Task):
-            raise UserError(f"{task!r} is not a task: pass instances such as Depth('depth')")
-    names = [task.name for task in tasks]
-    if not names:
-        raise UserError("no task: pass at least one, such as Depth('depth')")
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise UserError(f"two tasks are named {repeated[0]!r}: give each its own name")
-    for name in names:
-        if hasattr(nn.ModuleDict, name):
-            raise UserError(f"a task cannot be named {name!r}, which is a method of torch's modules: rename it")
-    return dict(zip(names, tasks, strict=True))
 
 
 def _check_tree(tree: TaskTree, tasks: Mapping[str, Task]) -> None:

@@ -15,7 +15,8 @@ class Route:
     """How one set of tasks runs through the tree: which groups are active per level, and where they come from.
 
     Attributes:
-        groups: per level, indices of the active groups.
+        groups: per level, indices of the active groups, in the order that they have in the tree of these tasks alone:
+            tasks that join or leave the tree do not change how the others are folded.
         parents: per level, for each active group the position of its parent among those active one level up, or None
             where every group simply continues.
         slot: per task and level, the position of its group among the active ones.
@@ -44,9 +45,9 @@ class Route:
 
 @lru_cache(maxsize=256)
 def _route(tree: TaskTree, tasks: tuple[str, ...]) -> Route:
-    tree.restrict(tasks)
+    own = tree.restrict(tasks)
     paths = {task: tree.path(task) for task in tasks}
-    groups = tuple(tuple(sorted({path[level] for path in paths.values()})) for level in range(tree.num_levels))
+    groups = tuple(tuple(tree.group_of(group[0], level) for group in active) for level, active in enumerate(own.levels))
     parents: list[tuple[int, ...] | None] = []
     for level, active in enumerate(groups):
         above = (0,) if level == 0 else groups[level - 1]

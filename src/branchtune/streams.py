@@ -51,6 +51,7 @@ class TaskStreams:
 
     Attributes:
         adapters: the tasks' parameters, by `level/task/stream`.
+        users: the task of each, by the same names.
     """
 
     def __init__(self, frozen: nn.Module, spec: BackboneSpec, comb: Comb, tasks: Sequence[str]) -> None:
@@ -58,13 +59,15 @@ class TaskStreams:
             raise UserError(f"Comb cannot read the features of {spec.name}, which are no outputs of its blocks")
         self.spec, self.comb = spec, comb
         self.adapters: dict[str, nn.ModuleDict] = {}
+        self.users: dict[str, tuple[str, ...]] = {}
         self._blocks: list[_Block] = []
         modules = dict(frozen.named_modules())
         for level in spec.levels:
             sites = comb.task_sites(spec, level.index)
             for task in tasks:
                 parameters = {site.key: LoRALinear(site, comb.r_task) for site in sites}
-                self.adapters[f"{level.index}/{task}/stream"] = nn.ModuleDict(parameters)
+                key = f"{level.index}/{task}/stream"
+                self.adapters[key], self.users[key] = nn.ModuleDict(parameters), (task,)
             name = comb.last_block(spec, level.index)
             _check_block(modules[name], name)
             after = None if comb.ends_level(spec, level.index) else modules[level.end]

@@ -124,6 +124,38 @@ class TaskTree:
             [[[t for t in group if t in kept] for group in groups if kept & set(group)] for groups in self.levels]
         )
 
+    def with_task(self, task: str, like: str, levels: int) -> TaskTree:
+        """The tree with one more task, which shares the path of another one up to a level.
+
+        Args:
+            task: its name.
+            like: the task whose nodes it shares.
+            levels: how many levels it shares, from the input on; below them it has nodes of its own. 0 shares none,
+                `num_levels` all.
+
+        Raises:
+            UserError: a task of that name is there, there is no task `like`, or `levels` is out of range.
+
+        >>> TaskTree([[["a", "b"]], [["a"], ["b"]]]).with_task("c", like="a", levels=1).levels[1]
+        (('a',), ('b',), ('c',))
+        """
+        if task in self.tasks:
+            raise UserError(f"the tree already has a task {task!r}: give the new one another name")
+        if like not in self.tasks:
+            raise unknown("task", like, self.tasks)
+        if isinstance(levels, bool) or not isinstance(levels, int) or not 0 <= levels <= self.num_levels:
+            raise UserError(
+                f"levels={levels!r}: a new task shares 0 to {self.num_levels} levels of this tree, {self.num_levels} "
+                "for all"
+            )
+        return TaskTree(
+            [
+                [[*group, task] if like in group and level < levels else group for group in groups]
+                + ([] if level < levels else [[task]])
+                for level, groups in enumerate(self.levels)
+            ]
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary, with a format version."""
         return {"format": 1, "levels": [[list(group) for group in groups] for groups in self.levels]}

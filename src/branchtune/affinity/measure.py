@@ -30,8 +30,9 @@ from branchtune.backbone.spec import BackboneSpec
 from branchtune.decoder_fit import fit_decoders
 from branchtune.decoders.decoder import Decoder
 from branchtune.errors import UserError, check_instance, unknown
-from branchtune.model import MultiTaskModel, check_tasks
+from branchtune.model import MultiTaskModel
 from branchtune.scalars import whole
+from branchtune.tasks.check import check_tasks
 from branchtune.tasks.task import Task
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from branchtune.backbone.spec import BackboneSpec
 from branchtune.errors import UserError
 
 TRAINABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -39,3 +40,25 @@ def image_channels(backbone: nn.Module) -> int:
     """Channels of the images that it takes, by timm's configuration; 3 where there is none."""
     config = getattr(backbone, "pretrained_cfg", None) or {}
     return int(config.get("input_size", (3,))[0])
+
+
+def check_traced(backbone: nn.Module, spec: BackboneSpec) -> None:
+    """Refuse a backbone that `spec` was not traced from, or that recomputes parts of its forward pass.
+
+    Raises:
+        UserError: names the module that is missing, or how to switch the recomputation off.
+    """
+    names = {name for name, _ in backbone.named_modules()}
+    for name in (name for level in spec.levels for name in (level.start, level.end)):
+        if name not in names:
+            raise UserError(
+                f"{type(backbone).__name__} has no module {name!r}: the spec was traced from another backbone, "
+                f"{spec.name}"
+            )
+    for module in backbone.modules():
+        for flag in ("grad_checkpointing", "gradient_checkpointing"):
+            if getattr(module, flag, False) is True:
+                raise UserError(
+                    f"{spec.name} has gradient checkpointing switched on, whose recomputation would run without the "
+                    "adapters: switch it off (backbone.set_grad_checkpointing(False))"
+                )

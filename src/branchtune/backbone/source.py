@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from branchtune.weight_loading import WeightReport
 
 PACKAGED = "scenes_swin"
-_ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ def create_backbone(
         file = _packaged(f"{PACKAGED}.safetensors") if pretrained and checkpoint is None else checkpoint
     else:
         _check_name(name, download)
-        sized = None if name.startswith(_ELSEWHERE) else image_size
+        sized = None if name.startswith(ELSEWHERE) else image_size
         (model, kwargs), file = _build_sized(name, download, kwargs, sized), checkpoint
     model.branchtune_report = None if file is None else load_weights(model, file)
-    elsewhere = name.startswith(_ELSEWHERE)
+    elsewhere = name.startswith(ELSEWHERE)
     model.branchtune_source = BackboneSource(
         name=name if elsewhere else name.partition(".")[0],
         kwargs=kwargs,
@@ -173,7 +173,7 @@ def _build(architecture: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
 def _check_name(name: str, pretrained: bool) -> None:
     import timm
 
-    if name.startswith(_ELSEWHERE):
+    if name.startswith(ELSEWHERE):
         return
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):

@@ -11,13 +11,16 @@ from branchtune.errors import UserError
 from branchtune.settings import Settings, config_parser, parse
 
 
-def configured(command: str, text: str, argv: Sequence[str], **options: Any) -> tuple[Settings, Namespace]:
+def configured(
+    command: str, text: str, argv: Sequence[str], *, takes: str = "CONFIG", **options: Any
+) -> tuple[Settings, Namespace]:
     """Parse `branchtune COMMAND CONFIG [--key value ...]`.
 
     Args:
         command: its name.
         text: what it does, for the help.
         argv: the arguments after the command; a first one without dashes is the configuration file.
+        takes: what the help shows as the first arguments.
         options: further options of the command, as keyword arguments of `add_argument` by option name; an
             underscore in a name may also be typed as a dash.
 
@@ -25,7 +28,7 @@ def configured(command: str, text: str, argv: Sequence[str], **options: Any) -> 
         The settings, and a namespace with `quiet` and the further options.
     """
     parser = config_parser(
-        prog=f"branchtune {command}", usage=f"branchtune {command} CONFIG [--key value ...]", description=text
+        prog=f"branchtune {command}", usage=f"branchtune {command} {takes} [--key value ...]", description=text
     )
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     for name, keywords in options.items():

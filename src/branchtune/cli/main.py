@@ -20,11 +20,13 @@ COMMANDS = {
     "reference": "train the single-task models that delta_m divides by",
     "check-data": "look through a folder of images and labels before training on it",
     "compare": "train several methods with several seeds, and tabulate them",
+    "add-task": "add a task to a finished run and train what is new: a new run",
+    "remove-task": "take a task out of a finished run: a new run",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images, write maps and colour pictures",
 }
 # Commands that find what an interrupted call of theirs has done.
-CONTINUING = ("demo", "fit", "affinity", "reference", "compare")
+CONTINUING = ("demo", "fit", "affinity", "reference", "compare", "add-task", "remove-task")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 BROKEN_PIPE_STATUS = 141  # as of a process that SIGPIPE ended
@@ -37,7 +39,7 @@ def usage() -> str:
         "",
         "Adapt one frozen vision backbone to many tasks with a tree of adapters.",
     ]
-    lines += ["", "commands:", *(f"  {name:<10} {text}" for name, text in COMMANDS.items())]
+    lines += ["", "commands:", *(f"  {name:<11} {text}" for name, text in COMMANDS.items())]
     lines += ["", "branchtune COMMAND --help explains a command; branchtune --version prints the version."]
     return "\n".join(lines)
 

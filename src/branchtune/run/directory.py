@@ -94,3 +94,16 @@ class RunDirectory:
 
     def write(self, name: str, data: Any) -> None:
         write_json(self.path / name, data)
+
+
+def load_settings(run: Path) -> Settings:
+    """The configuration of a finished run.
+
+    Raises:
+        UserError: the folder is no run directory, or the run has not ended.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run} is no run directory (no config.yaml): give the folder that `branchtune fit` wrote")
+    if not (run / "results.json").is_file():
+        raise UserError(f"{run} is not finished: `branchtune fit {run / 'config.yaml'}` continues it")
+    return Settings.load(run / "config.yaml")

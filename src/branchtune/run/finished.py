@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import evaluate
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
+from branchtune.run.directory import load_settings
 from branchtune.run.workbench import Workbench
-from branchtune.settings import Settings
-
-
-def load_settings(run: Path) -> Settings:
-    """The configuration of a finished run.
-
-    Raises:
-        UserError: the folder is no run directory, or the run has not ended.
-    """
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"{run} is no run directory (no config.yaml): give the folder that `branchtune fit` wrote")
-    if not (run / "results.json").is_file():
-        raise UserError(f"{run} is not finished: `branchtune fit {run / 'config.yaml'}` continues it")
-    return Settings.load(run / "config.yaml")
 
 
 def load_model(run: Path, bench: Workbench) -> MultiTaskModel:

@@ -62,6 +62,8 @@ def fit(settings: Settings, reporter: Reporter, reuse: Path | None = None) -> Re
 
 def measure(settings: Settings, reporter: Reporter) -> Affinity:
     """The first two phases of `fit`: fitted decoders and affinity, kept in the run directory."""
+    if settings.config.start_from is not None:
+        raise UserError("a run that starts from another has its tree from there, which no affinity changes: use fit")
     phases = _Fit(settings, RunDirectory(settings), reporter)
     with phases.started(plans=False):
         return phases.affinity()
@@ -94,6 +96,8 @@ class _Fit:
     def __init__(self, settings: Settings, run: RunDirectory, reporter: Reporter) -> None:
         self.config, self.run, self.reporter = settings.config, run, reporter
         self.bench = Workbench(self.config, reporter)
+        if self.bench.start is not None:
+            self.bench.start.check_same(settings)
 
     def run_all(self, reuse: Path | None) -> Results:
         with self.started(plans=True):
@@ -102,10 +106,17 @@ class _Fit:
     def _run_phases(self, reuse: Path | None) -> Results:
         if reuse is not None:
             self._take_over(reuse)
-        tree = self.tree() if self.config.method in PLANNED else None
+        start = self.bench.start
+        tree = self.tree() if self.config.method in PLANNED or start else None
         self.bench.seed("train")
         model = self.bench.build(tree)
         self.run.write("manifest.json", manifest(self.bench, model))
+        if start is not None and start.new is None:
+            return self.finish(model, Training(0.0, None))
+        if start is not None:
+            trained, own = sum(model.count_parameters(trained_only=True).values()), model.count_parameters()
+            names = ", ".join(model.train_tasks)
+            self.reporter.say(f"training {names}: {trained:,} of {sum(own.values()) - own['frozen']:,} parameters")
         self._load_decoders(model)
         reference = self.bench.reference
         training = train(
@@ -139,24 +150,18 @@ class _Fit:
                 before = self.run.read("manifest.json")
                 _check_same_weights(before, content)
                 _check_same_data(before, content)
+                _check_same_start(before, content)
             self.run.create()
             self.run.write("manifest.json", content)
             yield
 
     def decoders(self) -> dict[str, torch.Tensor]:
-        """Decoders fitted on the frozen backbone."""
+        """Decoders fitted on what is frozen at first."""
         path = self.run.file(DECODERS)
         if not path.exists():
             wanted = self.config.decoder_fit
             self.bench.seed("decoders")
-            model = MultiTaskModel(
-                self.bench.backbone,
-                self.bench.tasks,
-                TaskTree.shared(self.bench.names, self.bench.depth),
-                None,
-                self.config.decoder,
-                spec=self.bench.spec,
-            ).to(self.bench.device)
+            model = self._model_of_decoders().to(self.bench.device)
             batches = self.bench.endless_batches()
             with self.reporter.track("fit decoders", wanted.steps) as advance:
                 fit_decoders(model, batches, wanted.steps, wanted.lr, on_step=lambda *_: advance(), kind=wanted.kind)
@@ -165,6 +170,15 @@ class _Fit:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it, the run makes it again") from error
+
+    def _model_of_decoders(self) -> MultiTaskModel:
+        """The frozen backbone with a decoder per task, or a finished run's model, of which the new decoder trains."""
+        if self.bench.start is not None:
+            return self.bench.start.model(self.bench.backbone, train="new")
+        tree = TaskTree.shared(self.bench.names, self.bench.depth)
+        return MultiTaskModel(
+            self.bench.backbone, self.bench.tasks, tree, None, self.config.decoder, spec=self.bench.spec
+        )
 
     def _load_decoders(self, model: MultiTaskModel) -> None:
         try:
@@ -223,7 +237,7 @@ class _Fit:
         limit = 1 if self.config.trainer.get("fast_dev_run") else len(batches)
         with self.reporter.track("evaluate", limit) as advance:
             metrics = evaluate(model, itertools.islice(batches, limit), advance)
-        model.save_pretrained(self.run.file("model"))
+        model.save_pretrained(self.run.file("model"), metrics=metrics)
         results = Results.of(
             self.config, model, metrics, self.bench.reference, training, measure_cost(model, self.config)
         )
@@ -239,6 +253,16 @@ def _check_same_weights(before: Any, now: dict[str, Any]) -> None:
         raise UserError(
             f"the weights in {new.get('checkpoint_file')} are not those that this run began with (SHA-256 "
             f"{str(old.get(key))[:12]}, now {str(new.get(key))[:12]}): restore the file or choose another --name"
+        )
+
+
+def _check_same_start(before: Any, now: dict[str, Any]) -> None:
+    """Refuse to continue from another model."""
+    old, new = ((content.get("start_from") or {}).get("hashes") for content in (before, now))
+    if old != new:
+        raise UserError(
+            f"the model of {now['start_from']['run']} is not the one that this run began with: restore it or choose "
+            "another --name"
         )
 
 

@@ -60,9 +60,11 @@ def manifest(bench: Workbench, model: MultiTaskModel | None = None) -> dict[str,
         "weights": report.to_json() if report is not None else None,
         "data": bench.data_report(),
         "adapter_limit": bench.adapter_limit,
+        "start_from": None if bench.start is None else bench.start.to_json(),
     }
     if model is not None:
         content |= {"tree_sha256": tree_sha256(model.tree), "parameters": model.count_parameters()}
+        content["trained_parameters"] = model.count_parameters(trained_only=True)
     return content
 
 

@@ -19,7 +19,8 @@ from branchtune.errors import UserError, unknown
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.report.colour import picture
-from branchtune.run.finished import load_model, load_settings
+from branchtune.run.directory import load_settings
+from branchtune.run.finished import load_model
 from branchtune.run.workbench import Workbench
 from branchtune.tasks.task import Task
 

@@ -17,7 +17,7 @@ from branchtune.settings import Settings
 def single_task(settings: Settings, task: str, seed: int) -> Settings:
     """The configuration of one of the runs that a reference is the mean of."""
     name = f"{settings.config.name}/single-{task}-{seed}"
-    return settings.but(tasks=[task], method="full", seed=seed, reference=None, name=name)
+    return settings.but(tasks=[task], method="full", seed=seed, reference=None, name=name, start_from=None)
 
 
 def train_reference(

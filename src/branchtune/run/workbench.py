@@ -33,6 +33,7 @@ from branchtune.planning.ranks import with_ranks_within
 from branchtune.progress import Reporter
 from branchtune.run.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
 from branchtune.run.packaged import packaged_reference
+from branchtune.run.start import Start
 from branchtune.training.device import choose_device
 from branchtune.tree import TaskTree
 
@@ -69,6 +70,11 @@ class Workbench:
                 **wanted.kwargs,
             )
         return backbone.to(self.device)
+
+    @cached_property
+    def start(self) -> Start | None:
+        """The finished run that this one starts from."""
+        return None if self.config.start_from is None else Start(self.config)
 
     @cached_property
     def spec(self) -> BackboneSpec:
@@ -109,7 +115,7 @@ class Workbench:
                 "(data.train_size), a tree by hand (tree.levels), or a method without a planned tree"
             )
         tree = None
-        if self.config.method in PLANNED:
+        if self.config.method in PLANNED and self.start is None:
             unrelated = Affinity.from_matrix(self.names, np.eye(len(self.names)), self.spec)
             tree = self.plan(unrelated) if plans else TaskTree.shared(self.names, self.depth)
         self.build(tree)
@@ -118,10 +124,12 @@ class Workbench:
     def measures(self) -> bool:
         """Whether the run's tree needs a measured affinity."""
         by_hand = self.config.tree.levels is not None and self.config.method != "anti"
-        return self.config.method in PLANNED and not by_hand
+        return self.config.method in PLANNED and not by_hand and self.start is None
 
     def plan(self, affinity: Affinity | None) -> TaskTree:
         """The tree that the configuration asks for: written by hand, planned from `affinity`, or a control."""
+        if self.start is not None:
+            return self.start.tree
         planned = self._planned(affinity)
         if self.config.method == "random":
             return random_tree(self.names, planned.group_counts, self.config.seed)
@@ -239,7 +247,9 @@ class Workbench:
         return reference
 
     def build(self, tree: TaskTree | None) -> MultiTaskModel:
-        """A model by the configuration's method; `tree` is the planned one where the method needs it."""
+        """The model to train, by method or from a finished run; `tree` is the planned one where the method needs it."""
+        if self.start is not None:
+            return self.start.model(self.backbone)
         config = self.config
         adapted = config.method in (*PLANNED, "shared", "separate", "comb")
         if config.method == "separate":
@@ -257,8 +267,10 @@ class Workbench:
             spec=self.spec,
         )
 
-    def adapter(self, tree: TaskTree) -> Adapter:
+    def adapter(self, tree: TaskTree) -> Adapter | None:
         """What a node of `tree` trains: the configuration's adapter, of the method's family and the ranks that fit."""
+        if self.start is not None:
+            return self.start.saved.adapter
         config = self.config
         adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
         if self.adapter_limit is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
+from branchtune.backbone.source import ELSEWHERE, PACKAGED, BackboneSource
 from branchtune.model import MultiTaskModel
 from branchtune.shipping.config import ModelConfig
 
 _TEMPLATE = """---
-library_name: branchtune
-tags: [multi-task-learning, {kind}]
+{metadata}
 ---
 
 # {tasks} on {backbone}
@@ -22,33 +25,75 @@ One frozen backbone, one branched model: all tasks in one forward pass.
 |---|---|
 {counts}
 
-```python
+{metrics}```python
+import torch
 import branchtune as bt
 
 {loading}
-outputs = model(images)  # {{"{first}": ..., }}
+images = torch.zeros(1, 3, {height}, {width})  # normalised as said below
+outputs = model(images)  # {{"{first}": {shape}, ...}}
 ```
 
 {notes}
 """
 
 
-def model_card(model: MultiTaskModel, config: ModelConfig, name: str) -> str:
-    """Tree, counts by owner, and how to load the model, in Markdown.
+def model_card(
+    model: MultiTaskModel, config: ModelConfig, name: str, metrics: Mapping[str, Mapping[str, float]] | None = None
+) -> str:
+    """Tree, counts by owner, metrics and how to load the model, in Markdown, under the Hub's metadata in YAML.
 
     Args:
-        name: of the folder.
+        name: of the folder, or of the repository.
+        metrics: by task, where they are known.
     """
+    height, width = model.spec.image_size
+    first = next(iter(model.tasks.values()))
     return _TEMPLATE.format(
-        kind=_kind(model),
+        metadata=_metadata(model, config),
         tasks=", ".join(model.tasks),
         backbone=model.spec.name,
         tree=model.tree,
         counts="\n".join(f"| {owner} | {count:,} |" for owner, count in config.parameters.items()),
         loading=f'model = bt.MultiTaskModel.from_pretrained("{name}"{_backbone_argument(config)})',
-        first=next(iter(model.tasks)),
+        metrics=_metrics(model, metrics or {}),
+        height=height,
+        width=width,
+        first=first.name,
+        shape=[1, first.out_channels, *([height, width] if first.dense else [])],
         notes="\n\n".join(_notes(model, config)),
     )
+
+
+def _metadata(model: MultiTaskModel, config: ModelConfig) -> str:
+    from huggingface_hub import ModelCardData
+
+    tags, base = ["multi-task-learning", _kind(model)], base_model(model, config)
+    return ModelCardData(library_name="branchtune", tags=tags, base_model=base).to_yaml().strip()
+
+
+def base_model(model: MultiTaskModel, config: ModelConfig) -> str | None:
+    """The Hub's repository that the backbone's weights came from, or None where that is not known for sure.
+
+    A backbone made by timm alone does not tell whether published weights were loaded; one of `create_backbone` does.
+    """
+    source = getattr(model.backbone.frozen, "branchtune_source", None)
+    if not isinstance(source, BackboneSource) or not source.pretrained or source.name == PACKAGED:
+        return None
+    if source.name.startswith(ELSEWHERE):
+        return source.name.partition(":")[2].partition("@")[0] if source.name.startswith("hf") else None
+    cfg = getattr(model.backbone.frozen, "pretrained_cfg", None) or {}
+    return cfg.get("hf_hub_id") or None
+
+
+def _metrics(model: MultiTaskModel, metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """A table of every task's metrics, the headline first; empty where none is known."""
+    rows = []
+    for task, values in metrics.items():
+        headline = model.tasks[task].headline if task in model.tasks else None
+        names = sorted((name for name in values if name != "loss"), key=lambda name: name != headline)
+        rows += [f"| {task} | {name} | {values[name]:.4g} |" for name in names if math.isfinite(values[name])]
+    return "\n".join(["| task | metric | value |", "|---|---|---|", *rows, "", ""]) if rows else ""
 
 
 def _kind(model: MultiTaskModel) -> str:

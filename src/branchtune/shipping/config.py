@@ -25,7 +25,7 @@ from branchtune.shipping.files import ADAPTERS, DECODERS
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ModelConfig:
         sketch: to compare backbones by where their fingerprints differ, see `weights_sketch`.
         parameters: counts by owner, for the reader.
         hashes: SHA-256 of the files of weights, by name.
+        train_tasks: the tasks that train; None for all. Files have it since format 2.
     """
 
     tasks: tuple[Task, ...]
@@ -54,6 +55,7 @@ class ModelConfig:
     sketch: dict[str, Any]
     parameters: dict[str, int]
     hashes: dict[str, str]
+    train_tasks: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, model: MultiTaskModel, hashes: dict[str, str]) -> ModelConfig:
@@ -73,11 +75,14 @@ class ModelConfig:
             sketch={} if branched.train_backbone else weights_sketch(branched.frozen, names),
             parameters=model.count_parameters(),
             hashes=hashes,
+            train_tasks=None if len(model.train_tasks) == len(model.tasks) else model.train_tasks,
         )
 
     def to_json(self) -> dict[str, Any]:
+        # The oldest format that can say it, so that older versions read what they can.
+        partial = {} if self.train_tasks is None else {"train_tasks": list(self.train_tasks)}
         return {
-            "format": FORMAT,
+            "format": FORMAT if partial else 1,
             "branchtune_version": __version__,
             "tasks": [describe(task) for task in self.tasks],
             "tree": self.tree.to_json(),
@@ -85,6 +90,7 @@ class ModelConfig:
             "decoder": describe(self.decoder),
             "extras": list(self.extras),
             "train_backbone": self.train_backbone,
+            **partial,
             "backbone": None if self.source is None else self.source.to_json(),
             "dtype": self.dtype,
             "fingerprint": self.fingerprint,
@@ -118,11 +124,16 @@ class ModelConfig:
                 sketch=dict(data["sketch"]),
                 parameters=dict(data["parameters"]),
                 hashes={name: data["hashes"][name] for name in (ADAPTERS, DECODERS)},
+                train_tasks=tuple(data["train_tasks"]) if "train_tasks" in data else None,
             )
         except UserError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"damaged ({type(error).__name__}: {error}), save the model again") from error
+        names = [task.name for task in config.tasks]
+        for name in config.train_tasks or ():
+            if name not in names:
+                raise unknown("task in train_tasks", name, names)
         if not isinstance(getattr(torch, str(config.dtype), None), torch.dtype):
             raise UserError(f"damaged (dtype {config.dtype!r}), save the model again")
         return config
@@ -155,6 +166,7 @@ class ModelConfig:
             self.decoder,
             extras=self.extras,
             train_backbone=self.train_backbone,
+            train_tasks=self.train_tasks,
             spec=self.spec,
         )
 
@@ -168,7 +180,9 @@ def _check_keys(data: dict[str, Any]) -> None:
     if "peft_type" in data:
         raise UserError("this is an adapter of PEFT, not a model of branchtune: load it with peft")
     known = {"format", "branchtune_version", "backbone"} | {f.name for f in fields(ModelConfig)} - {"source"}
-    if version != FORMAT or known - data.keys():
+    if version != 2:
+        known.remove("train_tasks")
+    if version not in (1, FORMAT) or known - data.keys():
         missing = sorted(known - data.keys())
         raise UserError(f"damaged ({f'no {missing[0]!r}' if missing else f'format {version!r}'}), save the model again")
     if data.keys() - known:

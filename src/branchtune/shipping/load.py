@@ -23,6 +23,8 @@ def load_pretrained(
     backbone: nn.Module | None = None,
     backbone_checkpoint: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
 ) -> MultiTaskModel:
     """Load what `save_pretrained` wrote, in eval mode. Nothing is unpickled; a backbone of other weights is refused.
 
@@ -31,12 +33,14 @@ def load_pretrained(
         backbone: the module that the model was trained on; default: it is created again as it was.
         backbone_checkpoint: the local file that its weights came from, where they did.
         device: where to put the model; default: the backbone's.
+        revision: branch, tag or commit of a repository of the Hub.
+        token: of the Hub, for a private repository; default: the one that `hf auth login` stored.
 
     Raises:
         UserError: a file is missing, damaged, of a newer format or of another model; the backbone cannot be created
             again, or is not the one that the model was trained on; a class of the user's own cannot be imported.
     """
-    folder = local_folder(path)
+    folder = local_folder(path, revision, token)
     config = _config(folder)
     adapters, decoders = read_tensors(folder / ADAPTERS), read_tensors(folder / DECODERS)
     if backbone is not None and backbone_checkpoint is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from branchtune.shipping.files import ADAPTERS, CARD, CONFIG, DECODERS, FILES
 from branchtune.shipping.tensors import adapter_tensors, decoder_tensors, to_bytes
 
 
-def save_pretrained(model: MultiTaskModel, path: str | os.PathLike[str], *, card: str | None = None) -> None:
+def save_pretrained(
+    model: MultiTaskModel,
+    path: str | os.PathLike[str],
+    *,
+    card: str | None = None,
+    metrics: Mapping[str, Mapping[str, float]] | None = None,
+    name: str | None = None,
+) -> None:
     """Write what `load_pretrained` reads: the tree, the tasks, and every weight that the frozen backbone lacks.
 
     The folder holds `adapter_config.json`, `adapter_model.safetensors` (adapters and extras; the backbone's weights
@@ -27,6 +35,8 @@ def save_pretrained(model: MultiTaskModel, path: str | os.PathLike[str], *, card
         model: any model, also one whose backbone cannot be created again: then the card says that it must be passed.
         path: a new folder, or one of a model saved before, which is replaced.
         card: the text of README.md; default: `model_card`.
+        metrics: by task, such as `evaluate` returns, for the card.
+        name: by which the card loads the model; default: that of the folder.
 
     Raises:
         UserError: the folder holds something else or cannot be written; a task, adapter or decoder of the user's own
@@ -38,10 +48,11 @@ def save_pretrained(model: MultiTaskModel, path: str | os.PathLike[str], *, card
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in weights.items()}
     config = ModelConfig.of(model, hashes)
     with replace_directory(path) as folder:
-        for name, data in weights.items():
-            (folder / name).write_bytes(data)
+        for file, data in weights.items():
+            (folder / file).write_bytes(data)
         (folder / CONFIG).write_text(_one_key_per_line(config.to_json()), encoding="utf-8")
-        (folder / CARD).write_text(card if card is not None else model_card(model, config, path.name), encoding="utf-8")
+        text = card if card is not None else model_card(model, config, name or path.name, metrics)
+        (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def _one_key_per_line(data: dict[str, Any]) -> str:

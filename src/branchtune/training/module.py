@@ -61,8 +61,9 @@ class MultiTaskModule(L.LightningModule):
         self.train_losses = {}
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
+        tasks = self.model.trained_tasks
         with joint_step():
-            losses = task_losses(self.model(read_images(batch)), batch, self.model.tasks)
+            losses = task_losses(self.model(read_images(batch), list(tasks)), batch, tasks)
         check_finite("loss", losses, batch.get("id", ()), f"at step {self.global_step}", ADVICE)
         for name, loss in losses.items():
             self.train_losses.setdefault(name, []).append(loss.detach())
@@ -98,7 +99,10 @@ class MultiTaskModule(L.LightningModule):
     @torch.no_grad()
     def _share_statistics(self) -> None:
         """Every process has seen its share of the batches: BatchNorm's running statistics become their mean."""
-        trained = [self.model.decoders, *([self.model.backbone.frozen] if self.model.backbone.train_backbone else [])]
+        backbone = self.model.backbone
+        trained: list[torch.nn.Module] = [self.model.decoders[name] for name in self.model.train_tasks]
+        if backbone.train_backbone and backbone.trainable:
+            trained.append(backbone.frozen)
         buffers = [b for module in trained for b in module.buffers() if b.is_floating_point()]
         with joint_step():
             for buffer, mean in zip(buffers, joint_means(buffers), strict=True):
@@ -132,11 +136,12 @@ class MultiTaskModule(L.LightningModule):
         return self.accumulation * self.trainer.accumulate_grad_batches
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Everything that training moves: trainable parameters and the decoders' buffers."""
+        """Everything that training moves: trainable parameters and the buffers of the decoders that train."""
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         state = self.model.state_dict()
-        moved = {name for name in state if name in trained or name.startswith("decoders.")}
-        if self.model.backbone.train_backbone:
+        decoders = tuple(f"decoders.{name}." for name in self.model.train_tasks)
+        moved = {name for name in state if name in trained or name.startswith(decoders)}
+        if self.model.backbone.train_backbone and self.model.backbone.trainable:
             moved |= set(state)
         return {name: value for name, value in state.items() if name in moved}
 

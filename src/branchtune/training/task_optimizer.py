@@ -77,11 +77,16 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        owner, local = _owner(model, name)
+        owner, local = model.owner_of(name)
         if owner == "frozen":
             raise UserError(
                 f"{local!r} of the backbone is frozen by the plan but requires a gradient: name it in extras, use "
                 "train_backbone=True, or undo its requires_grad_(True)"
+            )
+        if not model.trains(name):
+            raise UserError(
+                f"{name!r} is at rest by the plan, which trains {', '.join(model.train_tasks)} only, but requires a "
+                "gradient: undo its requires_grad_(True), or take model.training_only(None), which trains all tasks"
             )
         decays = parameter.ndim > 1 and local not in exempt and not _is_bias_or_position(local)
         group = owner if decays else f"{owner}/no_decay"
@@ -109,15 +114,6 @@ def check_adam(settings: Any) -> None:
         raise UserError(f"{kind} eps must be a finite number above 0, got {settings.eps}")
     if not 0 <= settings.weight_decay < math.inf:
         raise UserError(f"{kind} weight_decay must be a finite number of at least 0, got {settings.weight_decay}")
-
-
-def _owner(model: MultiTaskModel, name: str) -> tuple[str, str]:
-    """Who owns a trainable parameter of the model, and its name within the owner."""
-    for prefix, owner in (("backbone.adapters.", "adapters"), ("decoders.", "decoders")):
-        if name.startswith(prefix):
-            return owner, name.removeprefix(prefix)
-    local = name.removeprefix("backbone.frozen.")
-    return model.owner_of_backbone_parameter(local), local
 
 
 def _is_bias_or_position(name: str) -> bool:
