@@ -135,7 +135,7 @@ def test_keys_and_classes_that_do_not_exist(
         ("--trainer.precision=33", "trainer: Precision 33 is invalid"),
         ("--trainer.limit_train_batches=0", "nothing to train on"),
         ("--trainer.val_check_interval=0.5", "between epochs only"),
-        ("--trainer.devices=2", "a run uses one device"),
+        ("--trainer.devices=0", "trainer.devices=0: give how many"),
         ("--trainer.accelerator=tpu", "unknown trainer.accelerator 'tpu'"),
         ("--trainer.callbacks=[]", "trainer.callbacks is not yours to set"),
         ("--trainer.logger=true", "name loggers under the key loggers"),

@@ -42,8 +42,23 @@ def test_a_gpu_is_used_unless_the_keys_say_otherwise(keys: dict[str, Any], devic
 @pytest.mark.usefixtures("gpus")
 @pytest.mark.parametrize("keys", [{"devices": 2}, {"devices": [0, 1]}, {"devices": -1}, {"num_nodes": 2}])
 def test_several_devices_are_refused(keys: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="a run uses one device"):
+    with pytest.raises(UserError, match="one process uses one device"):
         choose_device(keys)
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize("keys", [{"devices": 2}, {"devices": "auto"}, {"devices": -1}])
+def test_a_process_of_several_has_the_device_of_its_rank(keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert str(choose_device(keys)) == "cuda:1"
+    assert str(choose_device({"devices": [1, 0]})) == "cuda:0"
+
+
+@pytest.mark.parametrize("devices", [0, -2, [], [0, 0], ["a"], "two", True, 1.5])
+def test_devices_that_are_none(devices: Any) -> None:
+    with pytest.raises(UserError, match="give how many, a list of their numbers, or -1 for all"):
+        choose_device({"devices": devices})
 
 
 @pytest.mark.usefixtures("gpus")

@@ -46,6 +46,11 @@ class Reporter:
         self.quiet = quiet
         self.bars = self.console.is_terminal and not quiet
 
+    @classmethod
+    def silent(cls) -> Reporter:
+        """One that prints nothing."""
+        return cls(quiet=True, console=Console(quiet=True))
+
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from branchtune.cli.arguments import configured
 
 TEXT = """A whole run: fit decoders, measure affinity, plan the tree, train, evaluate, write the run directory.
-Interrupted at any moment, the same command continues."""
+Interrupted at any moment, the same command continues. With trainer.devices=N it trains in N processes."""
 
 
 def run(argv: Sequence[str]) -> None:
     settings, options = configured("fit", TEXT, argv)
     from branchtune.progress import Reporter
     from branchtune.report.table import Column, comparison
-    from branchtune.run.fit import fit
+    from branchtune.run.fit import assist, fit
+    from branchtune.run.launch import launch, wanted_processes
     from branchtune.run.workbench import Workbench
+    from branchtune.training.processes import rank_and_count
 
+    processes = wanted_processes(settings)
+    if processes > 1:
+        status = launch(settings, argv, processes)
+        if status:
+            sys.exit(status)
+        return
+    if rank_and_count()[0] > 0:
+        assist(settings, Reporter.silent())
+        return
     reporter = Reporter(options.quiet)
     results = fit(settings, reporter)
     reference = Workbench(settings.config, reporter).reference

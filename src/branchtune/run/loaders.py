@@ -20,6 +20,8 @@ from branchtune.tasks.task import Task
 
 # Fewer scenes than this are rendered sooner than worker processes have started.
 WORTH_WORKERS = 300
+# The share of a process that is alone.
+ALL = (0, 1)
 
 
 class SampleSource(Sized, Protocol):
@@ -109,15 +111,26 @@ def prepare(dataset: SampleSource, reporter: Reporter, title: str) -> None:
         render(progress=lambda done, total: advance(), workers=workers)
 
 
-def train_loader(dataset: SampleSource, config: DataConfig, tasks: Sequence[Task], seed: int) -> DataLoader[Any]:
-    """Shuffled batches; order and augmentation of an epoch depend on (seed, epoch) alone."""
-    sampler = EpochSampler(len(dataset), config.batch_size, seed, shuffle=True, drop_last=True)
+def train_loader(
+    dataset: SampleSource, config: DataConfig, tasks: Sequence[Task], seed: int, share: tuple[int, int] = ALL
+) -> DataLoader[Any]:
+    """Shuffled batches; order and augmentation of an epoch depend on (seed, epoch) alone.
+
+    Args:
+        share: number of this process, and how many there are: each has its part of every batch.
+    """
+    rank, count = share
+    sampler = EpochSampler(len(dataset), config.batch_size, seed, drop_last=True, rank=rank, processes=count)
     return _loader(dataset, sampler, config, tasks)
 
 
-def eval_loader(dataset: SampleSource, config: DataConfig, tasks: Sequence[Task]) -> DataLoader[Any]:
-    """Every sample once, in order."""
-    return _loader(dataset, EpochSampler(len(dataset), config.eval_batch_size, shuffle=False), config, tasks)
+def eval_loader(
+    dataset: SampleSource, config: DataConfig, tasks: Sequence[Task], share: tuple[int, int] = ALL
+) -> DataLoader[Any]:
+    """Every sample once, in order; `share` as in `train_loader`."""
+    rank, count = share
+    sampler = EpochSampler(len(dataset), config.eval_batch_size, shuffle=False, rank=rank, processes=count)
+    return _loader(dataset, sampler, config, tasks)
 
 
 def _loader(dataset: Any, sampler: EpochSampler, config: DataConfig, tasks: Sequence[Task]) -> DataLoader[Any]:

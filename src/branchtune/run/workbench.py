@@ -31,7 +31,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.planning import anti_affinity_tree, plan, random_tree
 from branchtune.planning.ranks import with_ranks_within
 from branchtune.progress import Reporter
-from branchtune.run.loaders import SampleSource, eval_loader, make_dataset, prepare, train_loader
+from branchtune.run.loaders import ALL, SampleSource, eval_loader, make_dataset, prepare, train_loader
 from branchtune.run.packaged import packaged_reference
 from branchtune.run.start import Start
 from branchtune.training.device import choose_device
@@ -194,11 +194,11 @@ class Workbench:
     def val_set(self) -> SampleSource:
         return self.dataset("val")
 
-    def train_batches(self) -> DataLoader[Any]:
-        return train_loader(self.train_set, self.config.data, self.tasks, self.config.seed)
+    def train_batches(self, share: tuple[int, int] = ALL) -> DataLoader[Any]:
+        return train_loader(self.train_set, self.config.data, self.tasks, self.config.seed, share)
 
-    def val_batches(self) -> DataLoader[Any]:
-        return eval_loader(self.val_set, self.config.data, self.tasks)
+    def val_batches(self, share: tuple[int, int] = ALL) -> DataLoader[Any]:
+        return eval_loader(self.val_set, self.config.data, self.tasks, share)
 
     @property
     def test_split(self) -> str:

@@ -95,15 +95,16 @@ class MetricsTable(L.Callback):
         with joint_step():
             results = module.metrics.compute()
         train_losses = module.mean_train_losses()
-        tasks = module.model.tasks
+        tasks, logged = module.model.tasks, dict[str, float]()
         for name, values in results.items():
             train_loss = train_losses.get(name, float("nan"))
             row = {"epoch": trainer.current_epoch, "task": name, "train_loss": train_loss, "val_loss": values["loss"]}
             self.rows.append(row | {k: v for k, v in values.items() if k != "loss"})
-            module.log(f"val_loss/{name}", values["loss"])
-            module.log(f"train_loss/{name}", train_loss)
-            module.log(f"{tasks[name].headline}/{name}", values[tasks[name].headline])
-        module.log("score", self._score(results, module))
+            logged[f"val_loss/{name}"] = values["loss"]
+            logged[f"train_loss/{name}"] = train_loss
+            logged[f"{tasks[name].headline}/{name}"] = values[tasks[name].headline]
+        logged["score"] = self._score(results, module)
+        module.log_dict(logged, sync_dist=trainer.world_size > 1)  # the processes have the same numbers
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             write_text(self.path, _csv(self.rows))
 

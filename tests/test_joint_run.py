@@ -1,0 +1,79 @@
+"""`fit` with `trainer.devices=2` on a CPU: the numbers of one process with the joint batch."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from branchtune.cli.main import main
+from branchtune.run.results import Results
+from finished_run import run_of
+from tiny_run import write_config
+
+TOGETHER = ["--trainer.devices=2", "--data.batch_size=1"]  # the fixture's runs have one process and a batch of two
+
+
+def fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "branchtune", "fit", str(config), *TOGETHER, "--quiet", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
+def numbers(run: Path) -> dict[str, float]:
+    metrics = Results.load(run / "results.json").metrics
+    return {f"{task} {name}": value for task, values in metrics.items() for name, value in values.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["WeightedSum", "AdaTask"])
+def test_two_processes_give_the_numbers_of_one(finished: Path, optimizer: str) -> None:
+    same = ["--affinity.batch_size=2", f"--optimizer=branchtune.{optimizer}"]
+    alone = ["--trainer.max_epochs=2", "--method=shared", "--decoder_fit.steps=0", *same]
+    assert main(["fit", str(finished), f"--name=alone-{optimizer}", *alone, "--quiet"]) == 0
+    done = fit(finished, f"--name=together-{optimizer}", *alone)
+    assert done.returncode == 0, done.stderr
+    assert "evaluate" in done.stdout
+    expected, found = (numbers(run_of(finished, f"{kind}-{optimizer}")) for kind in ("alone", "together"))
+    assert found == pytest.approx(expected, rel=2e-3)
+    first, second = ((run_of(finished, f"{k}-{optimizer}") / "metrics.csv").read_text() for k in ("alone", "together"))
+    assert len(first.splitlines()) == len(second.splitlines())
+
+
+@pytest.mark.slow
+def test_a_data_error_in_one_process_ends_all_with_its_message(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    image = tmp_path / "nyud" / "images" / "0005.jpg"
+    image.write_bytes(image.read_bytes()[:200])
+    done = fit(config, "--method=shared", "--decoder_fit.steps=0")
+    assert done.returncode == 2
+    assert f"{image}: cannot be decoded" in done.stderr
+    assert not (tmp_path / "runs" / "tiny" / "results.json").exists()
+
+
+def test_a_mistake_shows_before_processes_start(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(finished), "--name=wrong", *TOGETHER, "--backbone.levels=[blocks.99]"]) == 2
+    assert "blocks.99" in capsys.readouterr().err
+    assert not run_of(finished, "wrong").exists()
+
+
+def test_other_commands_use_one_process(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["affinity", str(finished), "--name=two", *TOGETHER]) == 2
+    assert "one process uses one device" in capsys.readouterr().err
+    assert not run_of(finished, "two").exists()
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_of_two_processes_goes_on(finished: Path) -> None:
+    arguments = ["--name=resumed", "--method=shared", "--decoder_fit.steps=0"]
+    assert fit(finished, *arguments).returncode == 0
+    run = run_of(finished, "resumed")
+    before = numbers(run)
+    shutil.rmtree(run / "model")
+    (run / "results.json").unlink()
+    done = fit(finished, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "9 of 9" not in done.stdout  # no epoch is repeated
+    assert numbers(run) == before
