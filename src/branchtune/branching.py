@@ -176,7 +176,8 @@ class BranchedBackbone(nn.Module):
     def _register_hooks(self) -> None:
         modules = dict(self.frozen.named_modules())
         for side in self.spec.side_inputs:
-            modules[side.module].register_forward_pre_hook(FoldSideInputs(side), with_kwargs=True)
+            if side.module in modules:  # not where a merged level runs once per group
+                modules[side.module].register_forward_pre_hook(FoldSideInputs(side), with_kwargs=True)
         for level in self.spec.levels:
             modules[level.start].register_forward_pre_hook(Fork(level.index), with_kwargs=True)
         for name, site in self.sites.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from branchtune.decoding import decode
 from branchtune.errors import UserError, check_instance, unknown
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
+
+if TYPE_CHECKING:
+    from branchtune.merging.model import MergedModel
 
 
 class MultiTaskModel(nn.Module):
@@ -144,6 +147,19 @@ class MultiTaskModel(nn.Module):
         if self.backbone.train_backbone:
             return "backbone"
         return "extras" if name in self.backbone.extra_names else "frozen"
+
+    def merge(
+        self,
+        levels: str | Sequence[int] = "auto",
+        *,
+        memory_limit: int | None = None,
+        batch_size: int = 1,
+        example_inputs: Mapping[str, Tensor] | None = None,
+    ) -> MergedModel:
+        """A model for inference with adapters folded into copies of the weights; see `merging.merge.merge`."""
+        from branchtune.merging.merge import merge
+
+        return merge(self, levels, memory_limit=memory_limit, batch_size=batch_size, example_inputs=example_inputs)
 
     def save_pretrained(self, path: str | PathLike[str], *, card: str | None = None) -> None:
         """Write the model to a folder without the frozen backbone's weights; see `shipping.save.save_pretrained`."""

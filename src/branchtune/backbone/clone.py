@@ -40,7 +40,7 @@ def clone_sharing_weights(backbone: nn.Module, trainable: Collection[str] = ()) 
                 memo[id(hook)] = hook  # else its owner, a whole model, would be copied with it
     clone = copy.deepcopy(backbone, memo)
     for module in clone.modules():
-        _drop_own_hooks(module)
+        drop_own_hooks(module)
     return clone
 
 
@@ -48,7 +48,8 @@ def _shared(tensor: Tensor) -> Tensor:
     return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
-def _drop_own_hooks(module: nn.Module) -> None:
+def drop_own_hooks(module: nn.Module) -> None:
+    """Remove from one module every hook that branchtune put on it."""
     for hooks, with_kwargs in (
         (module._forward_hooks, module._forward_hooks_with_kwargs),
         (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
