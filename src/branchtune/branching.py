@@ -22,6 +22,7 @@ from branchtune.errors import UserError
 from branchtune.hooks import Adapt, FoldSideInputs, Fork, Run, Tap, current_run
 from branchtune.images import check_images, explain
 from branchtune.reach import Reach
+from branchtune.recompute import recompute_blocks
 from branchtune.route import Route
 from branchtune.tree import TaskTree
 
@@ -36,10 +37,12 @@ class BranchedBackbone(nn.Module):
         adapter: the adapter family, or None for a plain backbone with one group per level.
         extras: shared parts of the backbone to train as well, see `extra_parameters`.
         train_backbone: full fine-tuning: every weight trains (on a copy), BatchNorm included.
+        checkpoint_levels: levels whose blocks run again in the backward pass, see `recompute_blocks`.
 
     Raises:
         UserError: the tree's number of levels is not the backbone's; a tree that forks without adapters; a spec
-            of another backbone; gradient checkpointing switched on.
+            of another backbone; the backbone's own gradient checkpointing switched on, or levels that cannot be
+            checkpointed.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class BranchedBackbone(nn.Module):
         adapter: Adapter | None,
         extras: Sequence[str] = (),
         train_backbone: bool = False,
+        checkpoint_levels: bool | Sequence[int] = False,
     ) -> None:
         super().__init__()
         if tree.num_levels != len(spec.levels):
@@ -76,6 +80,8 @@ class BranchedBackbone(nn.Module):
                 raise UserError(f"{type(adapter).__name__} gives every task a stream of its own: its tree cannot fork")
             self.adapters.update(self.streams.adapters)
         self._register_hooks()
+        # After the streams, whose copies of blocks run outside of the blocks.
+        self.checkpoint_levels = recompute_blocks(self.frozen, spec, checkpoint_levels, train_backbone)
         self.train()
 
     def _build_adapters(self, adapter: Adapter) -> None:
@@ -201,5 +207,5 @@ def _check_backbone(backbone: nn.Module, spec: BackboneSpec) -> None:
             if getattr(module, flag, False) is True:
                 raise UserError(
                     f"{spec.name} has gradient checkpointing switched on, whose recomputation would run without the "
-                    "adapters: switch it off (backbone.set_grad_checkpointing(False))"
+                    "adapters: switch it off (backbone.set_grad_checkpointing(False)) and use checkpoint_levels"
                 )

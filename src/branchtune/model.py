@@ -42,12 +42,14 @@ class MultiTaskModel(nn.Module):
         extras: shared parts of the backbone to train as well: "norms", "patch_embed", "relative_position",
             "patch_merging".
         train_backbone: full fine-tuning instead of adapters, on a copy of the weights.
+        checkpoint_levels: levels (True: all) whose blocks keep only their inputs during training and run again in the
+            backward pass: the same gradients from less memory, for a second forward pass; not saved with the model.
         levels, image_size, example_inputs: see `trace_backbone`.
         spec: a description traced before, instead of the three.
 
     Raises:
         UserError: tree and tasks disagree, two tasks of one name, an argument of another kind, or the backbone cannot
-            be traced.
+            be traced or checkpointed.
     """
 
     @torch.inference_mode(False)  # in it, nothing could be made that trains
@@ -61,6 +63,7 @@ class MultiTaskModel(nn.Module):
         *,
         extras: Sequence[str] = (),
         train_backbone: bool = False,
+        checkpoint_levels: bool | Sequence[int] = False,
         levels: str | list[str] | None = None,
         image_size: int | tuple[int, int] | None = None,
         example_inputs: Mapping[str, Tensor] | None = None,
@@ -77,7 +80,7 @@ class MultiTaskModel(nn.Module):
         elif not isinstance(tree, TaskTree):
             tree = TaskTree(tree)
         _check_tree(tree, self.tasks)
-        self.backbone = BranchedBackbone(backbone, spec, tree, adapter, extras, train_backbone)
+        self.backbone = BranchedBackbone(backbone, spec, tree, adapter, extras, train_backbone, checkpoint_levels)
         self.extras, self.decoder = tuple(extras), decoder or LightDecoder()
         channels = [level.feature.channels for level in spec.levels]
         self.decoders = nn.ModuleDict(

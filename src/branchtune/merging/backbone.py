@@ -76,8 +76,8 @@ class MergedBackbone(BranchedBackbone):
         new: dict[nn.Module, nn.Module] = {first: PerGroup(level, runs, sides)}
         new |= {module: nn.Identity() for module in others}
         for parent in list(self.frozen.modules()):
-            for name, child in parent.named_children():
-                if child in new:
+            for name, child in list(parent._modules.items()):  # every name, where a module has several
+                if child is not None and child in new:
                     parent.register_module(name, new[child])
 
     def train(self, mode: bool = True) -> MergedBackbone:
