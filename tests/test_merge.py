@@ -28,6 +28,10 @@ def images(count: int = 2) -> Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
+def on_tokens(**options: Any) -> bt.MultiTaskModel:
+    return grow(Tokens(), target_modules=["one", "two"], **options).double()
+
+
 def assert_same(model: nn.Module, other: nn.Module, x: Tensor, tolerance: float = 1e-10, **inputs: Any) -> None:
     with torch.no_grad():
         expected, found = (m(x, **inputs) for m in (model, other))
@@ -85,10 +89,10 @@ def test_unchanged_weights_are_shared_and_only_adapted_ones_are_copied() -> None
     assert (counts["adapters"], counts["decoders"]) == (0, unmerged["decoders"])
 
 
-@pytest.mark.parametrize("options", [{"extras": ("norms",)}, {"adapter": bt.Bottleneck()}], ids=["lora", "bottleneck"])
-def test_a_merged_model_is_a_snapshot(options: dict[str, Any]) -> None:
-    model = small_model(tree=GRANDCHILDREN, **options).eval()
-    merged, x = model.merge(), images()
+@pytest.mark.parametrize("levels", ["all", "none"])
+def test_a_merged_model_is_a_snapshot(levels: str) -> None:
+    model = on_tokens()
+    merged, x = model.merge(levels), images()
     before = merged(x)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -100,7 +104,7 @@ def test_a_merged_model_is_a_snapshot(options: dict[str, Any]) -> None:
 
 
 def test_it_is_for_inference_alone() -> None:
-    merged = small_model().merge()
+    merged = on_tokens().merge()
     assert isinstance(merged, bt.MultiTaskModel)
     assert not any(parameter.requires_grad for parameter in merged.parameters())
     assert not any(module.training for module in merged.train().modules())
@@ -115,7 +119,7 @@ def test_it_is_for_inference_alone() -> None:
 
 
 def test_saving_is_refused_and_merging_after_loading_is_the_way(tmp_path: Path) -> None:
-    model = small_model().eval()
+    model = on_tokens()
     with pytest.raises(bt.UserError, match=r"a merged model is not saved.*from_pretrained\(path\).merge\(\)"):
         model.merge().save_pretrained(tmp_path / "model")
     model.save_pretrained(tmp_path / "model")
@@ -124,7 +128,7 @@ def test_saving_is_refused_and_merging_after_loading_is_the_way(tmp_path: Path) 
 
 
 def test_a_deep_copy_and_a_call_with_gradients_to_the_images() -> None:
-    model = small_model(tree=GRANDCHILDREN).eval()
+    model = on_tokens()
     merged = copy.deepcopy(model.merge("all"))
     grads = []
     for m in (model, merged):

@@ -21,7 +21,7 @@ from small_backbones import grow as grow_tokens
 from small_model import small_model
 
 LORA = bt.LoRA(r=2, lora_alpha=3, lora_dropout=0.3)
-FAST = ("swin_tiny", "vit_tiny", "hiera_tiny", "masked_net")
+FAST = ("vit_tiny", "hiera_tiny", "masked_net")
 
 
 def gradients(model: bt.MultiTaskModel, images: Tensor, inputs: Mapping[str, Any], **options: Any) -> dict[str, Tensor]:

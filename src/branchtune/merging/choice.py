@@ -27,6 +27,7 @@ class LevelFacts:
         sites: number of sites.
         operations: of the frozen level, for one group.
         frozen_macs, adapter_macs: multiply-accumulates per image and group.
+        once_macs: those per call that do not see the batch; groups that run one by one repeat them.
         parameters: of the weights that carry an adapter, for one copy.
         size: bytes of one such parameter.
         problem: why the level cannot be merged; None where it can.
@@ -38,6 +39,7 @@ class LevelFacts:
     operations: int
     frozen_macs: int
     adapter_macs: int
+    once_macs: int
     parameters: int
     size: int
     problem: str | None = None
@@ -51,7 +53,8 @@ class LevelChoice:
         merged: whether its adapters are folded into copies of the weights.
         parameters_copied: what the groups' weights hold beyond one copy; 0 where the adapters stay live.
         bytes_copied: the same in bytes.
-        macs_saved: multiply-accumulates per image, for all groups.
+        macs_saved: multiply-accumulates for one image, for all groups.
+        macs_repeated: those that do not see the batch and run once more for every group beyond the first.
         reason: a clause.
     """
 
@@ -61,6 +64,7 @@ class LevelChoice:
     parameters_copied: int
     bytes_copied: int
     macs_saved: int
+    macs_repeated: int
     reason: str
 
     def __str__(self) -> str:
@@ -160,12 +164,12 @@ def _automatic(facts: Sequence[LevelFacts], limit: int, batch: int, device: str)
 
 def _choice(fact: LevelFacts, merged: bool, why_merged: str, why_live: str) -> LevelChoice:
     if not fact.sites:
-        return LevelChoice(fact.level, fact.groups, False, 0, 0, 0, "it has no adapters")
+        return LevelChoice(fact.level, fact.groups, False, 0, 0, 0, 0, "it has no adapters")
     if not merged:
-        return LevelChoice(fact.level, fact.groups, False, 0, 0, 0, why_live)
+        return LevelChoice(fact.level, fact.groups, False, 0, 0, 0, 0, why_live)
     copied = (fact.groups - 1) * fact.parameters
-    saved = fact.groups * fact.adapter_macs
-    return LevelChoice(fact.level, fact.groups, True, copied, copied * fact.size, saved, why_merged)
+    saved = fact.groups * fact.adapter_macs - (fact.groups - 1) * fact.once_macs
+    return LevelChoice(fact.level, fact.groups, True, copied, copied * fact.size, saved, fact.once_macs, why_merged)
 
 
 def _seconds(fact: LevelFacts, batch: int, device: str) -> tuple[float, float]:
@@ -176,11 +180,10 @@ def _seconds(fact: LevelFacts, batch: int, device: str) -> tuple[float, float]:
     """
     macs_rate, operations_rate, overlaps = _RATES.get(device, _RATES["other"])
 
-    def seconds(operations: int, macs: int) -> float:
-        issued, computed = operations / operations_rate, batch * macs / macs_rate
+    def seconds(passes: int, operations: int, macs: int) -> float:
+        issued = passes * operations / operations_rate
+        computed = (passes * fact.once_macs + batch * fact.groups * macs) / macs_rate
         return max(issued, computed) if overlaps else issued + computed
 
-    live = seconds(
-        fact.operations + _OPERATIONS_PER_SITE * fact.sites, fact.groups * (fact.frozen_macs + fact.adapter_macs)
-    )
-    return max(live, 1e-12), seconds(fact.groups * fact.operations, fact.groups * fact.frozen_macs)
+    live = seconds(1, fact.operations + _OPERATIONS_PER_SITE * fact.sites, fact.frozen_macs + fact.adapter_macs)
+    return max(live, 1e-12), seconds(fact.groups, fact.operations, fact.frozen_macs)

@@ -75,7 +75,7 @@ def merge(
         if sites and problem is None and source.tree.group_counts[level] > 1:
             units[level], left = find_units(plain, source.spec, sites, one, two)
             problem = f"{left[0]} cannot run on the rows of one group alone" if left else None
-        facts.append(_facts(source, level, one.level_operations[level], sites, problem))
+        facts.append(_facts(source, level, one, two, sites, problem))
     size = sum(parameter.nbytes for parameter in plain.parameters())
     choices = choose(facts, wanted, memory_limit, batch_size, placement(plain).device.type, size)
     merged: dict[int, Sequence[Unit]] = {c.level: units.get(c.level, ()) for c in choices if c.merged}
@@ -85,7 +85,7 @@ def merge(
 
 
 def _facts(
-    source: BranchedBackbone, level: int, operations: int, sites: Sequence[Site], problem: str | None
+    source: BranchedBackbone, level: int, one: Recording, two: Recording, sites: Sequence[Site], problem: str | None
 ) -> LevelFacts:
     cost = level_costs(source.spec, source.adapter)[level]
     weights: list[Any] = [] if problem else [source.frozen.get_submodule(site.name).weight for site in sites]
@@ -93,9 +93,10 @@ def _facts(
         level,
         source.tree.group_counts[level],
         len(sites),
-        operations,
+        one.level_operations[level],
         cost.frozen_macs,
         cost.adapter_macs,
+        2 * one.level_macs[level] - two.level_macs[level],
         sum(weight.numel() for weight in weights),
         max((weight.element_size() for weight in weights), default=0),
         problem,

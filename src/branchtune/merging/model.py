@@ -50,11 +50,18 @@ class MergedModel(MultiTaskModel):
         return "\n".join(map(str, self.choices))
 
     def cost(self) -> TreeCost:
-        """As of the unmerged model, without the adapters of merged levels."""
+        """As of the unmerged model, without the adapters of merged levels.
+
+        What does not see the batch (networks over relative positions) runs once per group there, and is counted with
+        every group beyond the first.
+        """
         cost = super().cost()
-        merged = {choice.level for choice in self.choices if choice.merged}
+        merged = {choice.level: choice.macs_repeated for choice in self.choices if choice.merged}
         nodes = tuple(
-            (node, LevelCost(0, here.frozen_macs, 0) if node.level in merged else here) for node, here in cost.nodes
+            (node, LevelCost(0, here.frozen_macs + (merged[node.level] if node.index else 0), 0))
+            if node.level in merged
+            else (node, here)
+            for node, here in cost.nodes
         )
         return replace(cost, nodes=nodes)
 
