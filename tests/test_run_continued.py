@@ -61,6 +61,15 @@ def test_a_nan_in_a_later_epoch_leaves_the_last_good_checkpoint_and_the_run_resu
     assert same_metrics(finished, run)
 
 
+def test_a_run_goes_on_with_recomputed_blocks_to_the_same_numbers_from_less_memory(finished: Path) -> None:
+    run, command = continued(finished, "recomputed", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    assert main([*command, "--checkpoint_levels=[2,3]"]) == 0
+    assert same_metrics(finished, run)
+    memory = [Results.load(folder / "results.json").train_memory for folder in (run, run_of(finished))]
+    assert None not in memory
+    assert memory[0] < memory[1]  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from branchtune.decoders.light import LightDecoder
     from branchtune.errors import UserError
     from branchtune.evaluation.delta_m import delta_m
+    from branchtune.merging.model import MergedModel
     from branchtune.model import MultiTaskModel
     from branchtune.planning import plan
     from branchtune.tasks.classification import ImageClassification
@@ -53,6 +54,7 @@ _MODULES = {
     "ImageRegression": "tasks.regression",
     "LightDecoder": "decoders.light",
     "LoRA": "adapters.lora",
+    "MergedModel": "merging.model",
     "MultiTaskModel": "model",
     "Normals": "tasks.normals",
     "Saliency": "tasks.saliency",
@@ -83,6 +85,7 @@ __all__ = [
     "ImageRegression",
     "LightDecoder",
     "LoRA",
+    "MergedModel",
     "MultiTaskModel",
     "Normals",
     "Saliency",

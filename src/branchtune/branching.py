@@ -8,40 +8,24 @@ what the decoders read at the end of a level.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from branchtune.adapters.adapter import Adapter
-from branchtune.backbone.arguments import replace_arguments, tensor_arguments
 from branchtune.backbone.check import check_traced
-from branchtune.backbone.clone import OwnHook, clone_sharing_weights, keep_frozen_statistics
+from branchtune.backbone.clone import clone_sharing_weights, keep_frozen_statistics
 from branchtune.backbone.extras import extra_parameters
-from branchtune.backbone.features import first_tensor, to_map
+from branchtune.backbone.features import to_map
 from branchtune.backbone.recorder import StopForward
-from branchtune.backbone.spec import BackboneSpec, SideInput, Site
+from branchtune.backbone.spec import BackboneSpec, Site
 from branchtune.errors import UserError
+from branchtune.hooks import Adapt, FoldSideInputs, Fork, Run, Tap, current_run
 from branchtune.images import check_images, explain
-from branchtune.reach import Nodes, Reach
+from branchtune.reach import Reach
+from branchtune.recompute import recompute_blocks
 from branchtune.route import Route
 from branchtune.tree import TaskTree
-
-
-@dataclass
-class _Run:
-    """One call of the model: its route, batch size, and the features that its hooks have kept so far."""
-
-    route: Route
-    batch: int
-    reach: Reach
-    taps: list[Tensor] = field(default_factory=list)
-
-
-# The run is an argument of the call, not state of the module, so that threads and nested calls do not disturb it.
-_current_run: ContextVar[_Run | None] = ContextVar("branchtune_run", default=None)
 
 
 class BranchedBackbone(nn.Module):
@@ -56,10 +40,12 @@ class BranchedBackbone(nn.Module):
         train_backbone: full fine-tuning: every weight trains (on a copy), BatchNorm included.
         train_tasks: the tasks that train, default all. A node trains if all its tasks are among them, extras and
             backbone if all tasks are: no other task's features move.
+        checkpoint_levels: levels whose blocks run again in the backward pass, see `recompute_blocks`.
 
     Raises:
         UserError: the tree's number of levels is not the backbone's; a tree that forks without adapters; a spec
-            of another backbone; gradient checkpointing switched on.
+            of another backbone; the backbone's own gradient checkpointing switched on, or levels that cannot be
+            checkpointed.
     """
 
     def __init__(
@@ -71,6 +57,7 @@ class BranchedBackbone(nn.Module):
         extras: Sequence[str] = (),
         train_backbone: bool = False,
         train_tasks: Collection[str] | None = None,
+        checkpoint_levels: bool | Sequence[int] = False,
     ) -> None:
         super().__init__()
         if tree.num_levels != len(spec.levels):
@@ -106,6 +93,8 @@ class BranchedBackbone(nn.Module):
         for name in own - self.trainable:
             self.frozen.get_parameter(name).requires_grad_(False)
         self._register_hooks()
+        # After the streams, whose copies of blocks run outside of the blocks.
+        self.checkpoint_levels = recompute_blocks(self.frozen, spec, checkpoint_levels, train_backbone)
         self.train()
 
     def _trains(self, users: Collection[str]) -> bool:
@@ -161,7 +150,7 @@ class BranchedBackbone(nn.Module):
         """
         check_images(images, self.frozen)
         route = Route.of(self.tree, self.tree.tasks if tasks is None else tasks)
-        run = _Run(route, len(images), Reach(route.slot))
+        run = Run(route, len(images), Reach(route.slot))
         self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
         if self.streams is None:
             taps, reach = self._run_hooked(images, run, inputs), run.reach
@@ -183,8 +172,8 @@ class BranchedBackbone(nn.Module):
         split = [reach.split(folded, level) for level, folded in enumerate(maps)]
         return {task: [parts[task] for parts in split] for task in route.slot}
 
-    def _run_hooked(self, images: Tensor, run: _Run, inputs: Mapping[str, Any] | None) -> list[Tensor]:
-        token = _current_run.set(run)
+    def _run_hooked(self, images: Tensor, run: Run, inputs: Mapping[str, Any] | None) -> list[Tensor]:
+        token = current_run.set(run)
         try:
             return self._run_backbone(images, run, dict(inputs or {}))
         except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
@@ -193,9 +182,9 @@ class BranchedBackbone(nn.Module):
                 raise
             raise explained from error
         finally:
-            _current_run.reset(token)
+            current_run.reset(token)
 
-    def _run_backbone(self, images: Tensor, run: _Run, inputs: dict[str, Any]) -> list[Tensor]:
+    def _run_backbone(self, images: Tensor, run: Run, inputs: dict[str, Any]) -> list[Tensor]:
         if self.spec.feature_indices is not None:
             return self.frozen.forward_intermediates(  # type: ignore[operator]
                 images, indices=list(self.spec.feature_indices), intermediates_only=True, norm=False, **inputs
@@ -210,89 +199,13 @@ class BranchedBackbone(nn.Module):
     def _register_hooks(self) -> None:
         modules = dict(self.frozen.named_modules())
         for side in self.spec.side_inputs:
-            modules[side.module].register_forward_pre_hook(_FoldSideInputs(side), with_kwargs=True)
+            if side.module in modules:  # not where a merged level runs once per group
+                modules[side.module].register_forward_pre_hook(FoldSideInputs(side), with_kwargs=True)
         for level in self.spec.levels:
-            modules[level.start].register_forward_pre_hook(_Fork(level.index), with_kwargs=True)
+            modules[level.start].register_forward_pre_hook(Fork(level.index), with_kwargs=True)
         for name, site in self.sites.items():
-            modules[name].register_forward_hook(_Adapt(self, site), with_kwargs=True)
+            modules[name].register_forward_hook(Adapt(self, site), with_kwargs=True)
         if self.spec.feature_indices is None:
             for level in self.spec.levels:
                 last = level.index == len(self.spec.levels) - 1
-                modules[level.end].register_forward_hook(_Tap(stop=last))
-
-
-class _Fork(OwnHook):
-    """Before a level's first module: gather each child's rows from its parent's."""
-
-    def __init__(self, level: int) -> None:
-        self.level = level
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = _current_run.get()
-        parents = None if run is None else run.route.parents[self.level]
-        if run is None or parents is None:
-            return None
-        stream, tensor = next(iter(tensor_arguments(args, kwargs).items()))
-        return replace_arguments(args, kwargs, {stream: _gather(tensor, parents, run.route.width(self.level - 1))})
-
-
-def _gather(folded: Tensor, parents: tuple[int, ...], groups: int) -> Tensor:
-    parts = folded.chunk(groups)
-    return torch.cat([parts[parent] for parent in parents])
-
-
-class _FoldSideInputs(OwnHook):
-    """Before a module called with a batch-carrying side input: repeat it for every group of the level."""
-
-    def __init__(self, side: SideInput) -> None:
-        self.side = side
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = _current_run.get()
-        if run is None:
-            return None
-        level, rows = self.side.level, self.side.rows
-        groups, above = run.route.width(level), run.route.width(level - 1)
-        changed = {}
-        for key, value in tensor_arguments(args, kwargs).items():
-            if key not in rows or len(value) == groups * rows[key] * run.batch:
-                continue  # inside a block the side input arrives folded, from the block's own arguments
-            if len(value) == rows[key] * run.batch:
-                changed[key] = value.repeat(groups, *[1] * (value.ndim - 1))
-            elif len(value) == above * rows[key] * run.batch:
-                changed[key] = _gather(value, run.route.parents[level] or tuple(range(groups)), above)
-        return replace_arguments(args, kwargs, changed)
-
-
-class _Adapt(OwnHook):
-    """After a site: add every active group's update."""
-
-    def __init__(self, owner: BranchedBackbone, site: Site) -> None:
-        self.owner, self.site = (owner,), site
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        run, owner = _current_run.get(), self.owner[0]
-        if run is None or owner.adapter is None:
-            return None
-        level = self.site.level
-        modules = [owner.node_adapters(level, group)[self.site.key] for group in run.route.groups[level]]
-        nodes = Nodes(modules, run.reach, level)
-        inputs = next(iter(tensor_arguments(args, kwargs).values()))
-        if isinstance(output, tuple):
-            return (owner.adapter.apply(self.site, nodes, inputs, output[0]), *output[1:])
-        return owner.adapter.apply(self.site, nodes, inputs, output)
-
-
-class _Tap(OwnHook):
-    """After a level's last module: keep what the decoders read, and stop after the last level."""
-
-    def __init__(self, stop: bool) -> None:
-        self.stop = stop
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        run = _current_run.get()
-        if run is None:
-            return
-        run.taps.append(first_tensor(output))
-        if self.stop:
-            raise StopForward
+                modules[level.end].register_forward_hook(Tap(stop=last))

@@ -198,6 +198,8 @@ class RunConfig:
             tree, by ranks that nearly fill it; the ratio lora_alpha / r stays. Null for the adapter's own ranks.
         decoder: of the dense tasks.
         extras: shared parts of the backbone to train as well: norms, patch_embed, relative_position, patch_merging.
+        checkpoint_levels: levels of the backbone (true: all) whose blocks keep only their inputs while training and run
+            again in the backward pass: the same numbers from less memory, for a second forward pass of these blocks.
         decoder_fit: fitting the decoders first.
         affinity: measuring the tasks' affinity.
         tree: choosing the tree.
@@ -223,6 +225,7 @@ class RunConfig:
     adapter_share: float | None = None
     decoder: Decoder = field(default_factory=LightDecoder)
     extras: list[str] = field(default_factory=list)
+    checkpoint_levels: bool | list[int] = False
     decoder_fit: DecoderFitConfig = field(default_factory=DecoderFitConfig)
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     tree: TreeConfig = field(default_factory=TreeConfig)

@@ -151,6 +151,7 @@ def _rebuilt(
         extras=model.extras,
         train_backbone=model.backbone.train_backbone,
         train_tasks=train_tasks,
+        checkpoint_levels=model.backbone.checkpoint_levels,
         spec=model.spec,
     )
     for task in tasks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from branchtune.tasks.check import check_tasks, check_train_tasks
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
+if TYPE_CHECKING:
+    from branchtune.merging.model import MergedModel
+
 
 class MultiTaskModel(nn.Module):
     """One frozen backbone, a tree of adapters, a decoder per task.
@@ -43,12 +46,14 @@ class MultiTaskModel(nn.Module):
         train_backbone: full fine-tuning instead of adapters, on a copy of the weights.
         train_tasks: names of the tasks that train, default all: their decoders, the nodes that no other task uses,
             and, where they are all tasks, extras and backbone. The outputs of the other tasks do not move.
+        checkpoint_levels: levels (True: all) whose blocks keep only their inputs during training and run again in the
+            backward pass: the same gradients from less memory, for a second forward pass; not saved with the model.
         levels, image_size, example_inputs: see `trace_backbone`.
         spec: a description traced before, instead of the three.
 
     Raises:
         UserError: tree and tasks disagree, two tasks of one name, an argument of another kind, an unknown task in
-            `train_tasks`, or the backbone cannot be traced.
+            `train_tasks`, or the backbone cannot be traced or checkpointed.
     """
 
     @torch.inference_mode(False)  # in it, nothing could be made that trains
@@ -63,6 +68,7 @@ class MultiTaskModel(nn.Module):
         extras: Sequence[str] = (),
         train_backbone: bool = False,
         train_tasks: Collection[str] | None = None,
+        checkpoint_levels: bool | Sequence[int] = False,
         levels: str | list[str] | None = None,
         image_size: int | tuple[int, int] | None = None,
         example_inputs: Mapping[str, Tensor] | None = None,
@@ -80,7 +86,9 @@ class MultiTaskModel(nn.Module):
             tree = TaskTree(tree)
         _check_tree(tree, self.tasks)
         self.train_tasks = check_train_tasks(train_tasks, self.tasks)
-        self.backbone = BranchedBackbone(backbone, spec, tree, adapter, extras, train_backbone, self.train_tasks)
+        self.backbone = BranchedBackbone(
+            backbone, spec, tree, adapter, extras, train_backbone, self.train_tasks, checkpoint_levels
+        )
         self.extras, self.decoder = tuple(extras), decoder or LightDecoder()
         channels = [level.feature.channels for level in spec.levels]
         self.decoders = nn.ModuleDict(
@@ -218,6 +226,19 @@ class MultiTaskModel(nn.Module):
         from branchtune.extension import training_only
 
         return training_only(self, tasks)
+
+    def merge(
+        self,
+        levels: str | Sequence[int] = "auto",
+        *,
+        memory_limit: int | None = None,
+        batch_size: int = 1,
+        example_inputs: Mapping[str, Tensor] | None = None,
+    ) -> MergedModel:
+        """A model for inference with adapters folded into copies of the weights; see `merging.merge.merge`."""
+        from branchtune.merging.merge import merge
+
+        return merge(self, levels, memory_limit=memory_limit, batch_size=batch_size, example_inputs=example_inputs)
 
     def save_pretrained(self, path: str | PathLike[str], **options: Any) -> None:
         """Write the model to a folder without the frozen backbone's weights; see `shipping.save.save_pretrained`."""

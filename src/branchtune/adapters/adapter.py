@@ -75,6 +75,17 @@ class Adapter(ABC):
             output: what it returned, `[G * n, ...]`; it may be changed in place where no gradient is recorded.
         """
 
+    def merge_problem(self, site: Site) -> str | None:
+        """Why this adapter at `site` is no change of the layer's weight; None where `delta_weight` gives that change.
+
+        A clause that goes on after the name of the family, such as "Bottleneck ...".
+        """
+        return "acts between layers, which no layer's weight can do"
+
+    def delta_weight(self, site: Site, node: nn.Module) -> Tensor:
+        """What a module made by `build` adds to the weight of its site, in the weight's shape."""
+        raise NotImplementedError(f"{type(self).__name__} {self.merge_problem(site)}")
+
 
 def check_targets(target_modules: Any) -> None:
     """Refuse what is neither None, a regex nor a list of texts.

@@ -103,6 +103,9 @@ class Comb(LoRA):
             raise UserError(f"Comb: level {level} ends at {end!r}, after its last block {block!r}: end it at the block")
         return False
 
+    def merge_problem(self, site: Site) -> str | None:
+        return "has streams of the tasks, which read what the layers return without the shared adapters"
+
     def streams(self, frozen: nn.Module, spec: BackboneSpec, tasks: Sequence[str]) -> TaskStreams:
         from branchtune.streams import TaskStreams
 

@@ -111,6 +111,13 @@ class LoRA(Adapter):
             inputs = dropout(inputs, self.lora_dropout)
         return nodes[0].adapt(site, nodes, inputs, output, self.scale(site))
 
+    def merge_problem(self, site: Site) -> str | None:
+        return None
+
+    def delta_weight(self, site: Site, node: nn.Module) -> Tensor:
+        change: Tensor = node.delta(site, self.scale(site))  # type: ignore[operator]
+        return change
+
 
 def _by_level(key: str, what: str, pattern: Any, number: Callable[[str, Any], Any]) -> dict[int, Any]:
     """A pattern by level number, with its values checked.

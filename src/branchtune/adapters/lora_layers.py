@@ -52,6 +52,11 @@ class LoRALinear(nn.Module):
         update = torch.matmul(up[:, None], torch.matmul(down[:, None], columns))
         return _add(output, update.view(output.shape), scale)
 
+    def delta(self, site: Site, scale: float) -> Tensor:
+        """s B A, `[out, in]`, or `[out, in, 1, 1]` of a convolution."""
+        change = scale * (self.lora_B @ self.lora_A)
+        return change if site.kind == "linear" else change[:, :, None, None]
+
 
 class LoRAConv(nn.Module):
     """A `[groups * r, in / groups, kh, kw]` and 1x1 B `[out, r, 1, 1]`, both with the convolution's channel groups."""
@@ -70,6 +75,12 @@ class LoRAConv(nn.Module):
             parts.append(F.conv2d(hidden, up, groups=site.groups))
         return _add(output, torch.cat(parts), scale)
 
+    def delta(self, site: Site, scale: float) -> Tensor:
+        """s B A of every channel group, `[out, in / groups, kh, kw]`."""
+        up = self.lora_B.reshape(site.groups, site.out_channels // site.groups, -1)
+        down = self.lora_A.reshape(site.groups, up.shape[2], -1)
+        return scale * torch.bmm(up, down).view(site.out_channels, *self.lora_A.shape[1:])
+
 
 class KernelDelta(nn.Module):
     """A change of a depthwise kernel, `[out, 1, kh, kw]`: no low-rank form is smaller than it."""
@@ -86,3 +97,7 @@ class KernelDelta(nn.Module):
             for kernel, x in zip(nodes.stack("kernel"), inputs.chunk(len(nodes)), strict=True)
         ]
         return _add(output, torch.cat(parts), 1.0)
+
+    def delta(self, site: Site, scale: float) -> Tensor:
+        """The change itself, which no scale multiplies."""
+        return self.kernel

@@ -60,5 +60,5 @@ def check_traced(backbone: nn.Module, spec: BackboneSpec) -> None:
             if getattr(module, flag, False) is True:
                 raise UserError(
                     f"{spec.name} has gradient checkpointing switched on, whose recomputation would run without the "
-                    "adapters: switch it off (backbone.set_grad_checkpointing(False))"
+                    "adapters: switch it off (backbone.set_grad_checkpointing(False)) and use checkpoint_levels"
                 )

@@ -13,6 +13,23 @@ class OwnHook:
     """A hook that branchtune puts on its own copy of a backbone; a copy of that copy starts without it."""
 
 
+class OwnForward:
+    """What branchtune calls in place of a module's forward, on its own copy; a copy of that copy starts without it.
+
+    Attributes:
+        module: whose forward it is.
+        plain: the forward in whose place it is called.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.plain = module, module.forward
+
+    def remove(self) -> None:
+        del self.module.forward
+        if getattr(self.plain, "__func__", None) is not type(self.module).forward:
+            self.module.forward = self.plain  # the user's own, on this one module
+
+
 @torch.inference_mode(False)
 def clone_sharing_weights(backbone: nn.Module, trainable: Collection[str] = ()) -> nn.Module:
     """Copy the modules of `backbone`, not its weights: the original is left as it was, whatever happens to the copy.
@@ -40,7 +57,7 @@ def clone_sharing_weights(backbone: nn.Module, trainable: Collection[str] = ()) 
                 memo[id(hook)] = hook  # else its owner, a whole model, would be copied with it
     clone = copy.deepcopy(backbone, memo)
     for module in clone.modules():
-        _drop_own_hooks(module)
+        drop_own_hooks(module)
     return clone
 
 
@@ -48,7 +65,10 @@ def _shared(tensor: Tensor) -> Tensor:
     return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
-def _drop_own_hooks(module: nn.Module) -> None:
+def drop_own_hooks(module: nn.Module) -> None:
+    """Remove from one module every hook that branchtune put on it, and what it calls in place of its forward."""
+    if isinstance(module.forward, OwnForward):
+        module.forward.remove()
     for hooks, with_kwargs in (
         (module._forward_hooks, module._forward_hooks_with_kwargs),
         (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),

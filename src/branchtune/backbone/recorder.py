@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,8 @@ class StopForward(Exception):
 class Call:
     """What one module saw: rows are the first dimension of its first tensor argument.
 
-    `level` is None, and `problem` says why, where the module does not run inside one level.
+    `level` is None, and `problem` says why, where the module does not run inside one level. `plain` means that every
+    tensor is an argument of its own and that one tensor comes out, so that rows can be split off and put together.
     """
 
     level: int | None
@@ -36,6 +37,7 @@ class Call:
     input_shape: tuple[int, ...]
     fingerprint: Tensor
     side_rows: dict[int | str, int]
+    plain: bool
     count: int = 1
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
     last_layer: str | None = None
@@ -49,6 +51,7 @@ class Recording:
     taps: dict[str, Tensor] = field(default_factory=dict)
     stem_macs: int = 0
     level_macs: list[int] = field(default_factory=list)
+    level_operations: list[int] = field(default_factory=list)
 
 
 class Recorder:
@@ -56,11 +59,11 @@ class Recorder:
 
     def __init__(self, model: nn.Module, bounds: tuple[LevelBounds, ...]) -> None:
         self.model, self.bounds = model, bounds
-        self.recording = Recording(level_macs=[0] * len(bounds))
+        self.recording = Recording(level_macs=[0] * len(bounds), level_operations=[0] * len(bounds))
         self.level: int | None = None
         self.awaiting = 0
         self.running: list[str] = []
-        self.finished = False
+        self.noting = self.finished = False
 
     def run(self, images: Tensor, inputs: dict[str, Tensor]) -> Recording:
         entry: Any = getattr(self.model, "forward_features", self.model.forward)
@@ -101,11 +104,14 @@ class Recorder:
                     self.recording.starts[self.level] = name
             self.running.append(name)
             if tensors:
-                self._note_call(name, tensors)
+                others = [value for value in (*args, *kwargs.values()) if not isinstance(value, Tensor)]
+                self.noting = True
+                self._note_call(name, tensors, plain=not _tensors_inside(others))
+                self.noting = False
 
         return hook
 
-    def _note_call(self, name: str, tensors: dict[int | str, Tensor]) -> None:
+    def _note_call(self, name: str, tensors: dict[int | str, Tensor], plain: bool) -> None:
         main = next(iter(tensors))
         known = self.recording.calls.get(name)
         level = self._owning_level()
@@ -118,9 +124,11 @@ class Recorder:
                 tuple(tensors[main].shape),
                 fingerprint(tensors[main]),
                 {key: len(value) for key, value in tensors.items() if key != main},
+                plain,
             )
         else:
             known.count += 1
+            known.plain &= plain
             self._check_level(known)
 
     def _owning_level(self) -> int | None:
@@ -139,6 +147,7 @@ class Recorder:
             call = self.recording.calls.get(name)
             if call is not None:
                 self._check_level(call)
+                call.plain &= _tensors_inside(output) == 1
                 value = output[0] if isinstance(output, tuple | list) and output else output
                 if isinstance(value, Tensor):
                     call.output_shapes.append(tuple(value.shape))
@@ -155,11 +164,13 @@ class Recorder:
         return hook
 
     def count(self, macs: int) -> None:
+        """One operation of the level that runs, and its multiply-accumulates."""
         level = self._owning_level()
         if level is None:
             self.recording.stem_macs += macs
         else:
             self.recording.level_macs[level] += macs
+            self.recording.level_operations[level] += 1
 
 
 class _CountMacs(TorchDispatchMode):
@@ -172,9 +183,17 @@ class _CountMacs(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.recorder.count(formula(*args, **(kwargs or {}), out_val=output) // 2)
+        if not self.recorder.noting:  # the fingerprints are ours
+            self.recorder.count(0 if formula is None else formula(*args, **(kwargs or {}), out_val=output) // 2)
         return output
+
+
+def _tensors_inside(value: object) -> int:
+    if isinstance(value, Mapping):
+        return sum(map(_tensors_inside, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_tensors_inside, value))
+    return int(isinstance(value, Tensor))
 
 
 def fingerprint(tensor: Tensor) -> Tensor:

@@ -52,12 +52,10 @@ def trace_backbone(
         tensor = placement(backbone)
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(2, image_channels(backbone), *size, generator=generator).to(tensor)
-        first = _record(model, bounds, images[:1], _repeat(example_inputs, 1))
+        first = record(model, bounds, images[:1], example_inputs)
         parameters = _reached_parameters(model, list(first.taps.values()))
         with torch.no_grad():
-            second, both = (
-                _record(model, bounds, images[rows], _repeat(example_inputs, len(rows))) for rows in ([1], [0, 1])
-            )
+            second, both = (record(model, bounds, images[rows], example_inputs) for rows in ([1], [0, 1]))
     _check_bounds(backbone, bounds, first, both)
     _check_batch(backbone, first, second, both, tolerance=1e-3 if tensor.dtype.itemsize >= 4 else 5e-2)
     features, indices = _features(model, bounds, first, images[:1], size)
@@ -86,9 +84,20 @@ def trace_backbone(
     )
 
 
-def _record(model: nn.Module, bounds: tuple[LevelBounds, ...], images: Tensor, inputs: dict[str, Tensor]) -> Recording:
+def record(
+    model: nn.Module, bounds: tuple[LevelBounds, ...], images: Tensor, example_inputs: Mapping[str, Tensor] | None
+) -> Recording:
+    """One pass with notes on every call.
+
+    Args:
+        model: a copy of the backbone; it gets hooks for the time of the call.
+        example_inputs: further keyword inputs for one image, repeated for all.
+
+    Raises:
+        UserError: the backbone cannot take these images or inputs.
+    """
     try:
-        return Recorder(model, bounds).run(images, inputs)
+        return Recorder(model, bounds).run(images, repeat_inputs(example_inputs, len(images)))
     except UserError:
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
@@ -100,7 +109,12 @@ def _record(model: nn.Module, bounds: tuple[LevelBounds, ...], images: Tensor, i
         ) from error
 
 
-def _repeat(example_inputs: Mapping[str, Tensor] | None, times: int) -> dict[str, Tensor]:
+def repeat_inputs(example_inputs: Mapping[str, Tensor] | None, times: int) -> dict[str, Tensor]:
+    """The inputs of one image, for a batch of `times` equal ones.
+
+    Raises:
+        UserError: an input that is not for one image.
+    """
     inputs = {}
     for name, value in (example_inputs or {}).items():
         if value.shape[:1] != (1,):

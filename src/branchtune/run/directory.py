@@ -13,7 +13,7 @@ from branchtune.errors import UserError
 from branchtune.settings import Settings, resolved
 
 # Keys that cannot change a run's numbers: another value continues the run.
-FREE_KEYS = ("output", "data.workers", "data.pin_memory", "data.cache", "loggers")
+FREE_KEYS = ("output", "data.workers", "data.pin_memory", "data.cache", "loggers", "checkpoint_levels")
 # Keys that only a later phase reads, and the files whose presence says that it has begun.
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PHASE_KEYS = {

@@ -264,6 +264,7 @@ class Workbench:
             config.decoder,
             extras=config.extras if adapted else (),
             train_backbone=config.method == "full",
+            checkpoint_levels=config.checkpoint_levels,
             spec=self.spec,
         )
 

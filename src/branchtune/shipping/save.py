@@ -11,6 +11,7 @@ from typing import Any
 
 from branchtune.atomic import replace_directory
 from branchtune.errors import UserError
+from branchtune.merging.model import MergedModel
 from branchtune.model import MultiTaskModel
 from branchtune.shipping.card import model_card
 from branchtune.shipping.config import ModelConfig
@@ -39,9 +40,14 @@ def save_pretrained(
         name: by which the card loads the model; default: that of the folder.
 
     Raises:
-        UserError: the folder holds something else or cannot be written; a task, adapter or decoder of the user's own
-            that cannot be described (see `describe`).
+        UserError: a merged model; the folder holds something else or cannot be written; a task, adapter or decoder of
+            the user's own that cannot be described (see `describe`).
     """
+    if isinstance(model, MergedModel):
+        raise UserError(
+            "a merged model is not saved: save the model that it was made from, and merge after loading: "
+            "MultiTaskModel.from_pretrained(path).merge()"
+        )
     path = Path(path)
     _check_folder(path)
     weights = {ADAPTERS: to_bytes(adapter_tensors(model)), DECODERS: to_bytes(decoder_tensors(model))}

@@ -18,8 +18,9 @@ class Training:
     Attributes:
         seconds: of wall time.
         memory: bytes. On a CUDA device the most that was allocated; elsewhere, where no such count exists, what the
-            largest step needs: all weights, gradients and optimiser state, and what is kept for the backward pass.
-            None where nothing was trained in this process.
+            largest step needs: all weights, gradients and optimiser state, and what is kept for the backward pass
+            (with checkpoint_levels not what one block needs while it runs again). None where nothing was trained in
+            this process.
     """
 
     seconds: float
