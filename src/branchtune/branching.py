@@ -8,6 +8,7 @@ what the decoders read at the end of a level.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from branchtune.backbone.features import first_tensor, to_map
 from branchtune.backbone.recorder import StopForward
 from branchtune.backbone.spec import BackboneSpec, SideInput, Site
 from branchtune.errors import UserError
+from branchtune.folded import split_groups
 from branchtune.images import check_images, explain
 from branchtune.reach import Nodes, Reach
 from branchtune.route import Route
@@ -144,7 +146,7 @@ class BranchedBackbone(nn.Module):
         """
         check_images(images, self.frozen)
         route = Route.of(self.tree, self.tree.tasks if tasks is None else tasks)
-        run = _Run(route, len(images), Reach(route.slot))
+        run = _Run(route, images.shape[0], Reach(route.slot))
         self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
         if self.streams is None:
             taps, reach = self._run_hooked(images, run, inputs), run.reach
@@ -155,9 +157,9 @@ class BranchedBackbone(nn.Module):
             reach = Reach(own, trunk=run.reach)
             taps = self.streams.run(kept, list(own), self.adapters, reach)
         size = (images.shape[2], images.shape[3])
-        batch = len(images)
+        batch = images.shape[0]
         for level, tap in zip(self.spec.levels, taps, strict=True):
-            if self.streams is None and len(tap) != route.width(level.index) * batch:
+            if self.streams is None and tap.shape[0] != route.width(level.index) * batch:
                 raise UserError(
                     f"{self.spec.name} lost the branches before the end of level {level.index} ({level.end!r}): its "
                     "code reshapes with a batch size from before the fork; choose other levels"
@@ -184,11 +186,11 @@ class BranchedBackbone(nn.Module):
                 images, indices=list(self.spec.feature_indices), intermediates_only=True, norm=False, **inputs
             )
         entry: Any = getattr(self.frozen, "forward_features", self.frozen)
-        try:
+        with suppress(StopForward):
             entry(images, **inputs)
-        except StopForward:
-            return run.taps
-        raise RuntimeError(f"{self.spec.name} did not reach the end of its last level")
+        if len(run.taps) != len(self.spec.levels):
+            raise RuntimeError(f"{self.spec.name} did not reach the end of its last level")
+        return run.taps
 
     def _register_hooks(self) -> None:
         modules = dict(self.frozen.named_modules())
@@ -220,7 +222,7 @@ class _Fork(OwnHook):
 
 
 def _gather(folded: Tensor, parents: tuple[int, ...], groups: int) -> Tensor:
-    parts = folded.chunk(groups)
+    parts = split_groups(folded, groups)
     return torch.cat([parts[parent] for parent in parents])
 
 
@@ -238,11 +240,11 @@ class _FoldSideInputs(OwnHook):
         groups, above = run.route.width(level), run.route.width(level - 1)
         changed = {}
         for key, value in tensor_arguments(args, kwargs).items():
-            if key not in rows or len(value) == groups * rows[key] * run.batch:
+            if key not in rows or value.shape[0] == groups * rows[key] * run.batch:
                 continue  # inside a block the side input arrives folded, from the block's own arguments
-            if len(value) == rows[key] * run.batch:
+            if value.shape[0] == rows[key] * run.batch:
                 changed[key] = value.repeat(groups, *[1] * (value.ndim - 1))
-            elif len(value) == above * rows[key] * run.batch:
+            elif value.shape[0] == above * rows[key] * run.batch:
                 changed[key] = _gather(value, run.route.parents[level] or tuple(range(groups)), above)
         return replace_arguments(args, kwargs, changed)
 
@@ -277,7 +279,9 @@ class _Tap(OwnHook):
         if run is None:
             return
         run.taps.append(first_tensor(output))
-        if self.stop:
+        # An exporter's tracer loses its place among the modules when an exception passes them; what runs on until the
+        # backbone's end is no part of the exported graph, since nothing reads it.
+        if self.stop and not torch.compiler.is_exporting():
             raise StopForward
 
 
