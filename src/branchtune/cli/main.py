@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "train several methods with several seeds, and tabulate them",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images, write maps and colour pictures",
+    "export": "write a run's model as an ONNX graph, a torch.export program or PEFT adapters",
 }
 # Commands that find what an interrupted call of theirs has done.
 CONTINUING = ("demo", "fit", "affinity", "reference", "compare")
