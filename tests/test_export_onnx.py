@@ -146,7 +146,7 @@ def test_a_graph_that_differs_is_not_left_behind(fault: str, tmp_path: Path, mon
             if fault == "a batch" and len(images) == 3:
                 raise RuntimeError("Got invalid dimensions")
             found = run(images)
-            return {**found, "c": found["c"] * (float("nan") if fault == "NaN" else 1.001)}
+            return {**found, "c": found["c"] * {"values": 1.001, "NaN": float("nan"), "a batch": 1}[fault]}
 
         return changed
 

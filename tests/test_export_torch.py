@@ -98,6 +98,10 @@ def test_mistakes_in_the_arguments(tmp_path: Path) -> None:
         "no task asked for": {"tasks": []},
         r"tasks='b' is a text: pass a list": {"tasks": "b"},
         "cannot take images of 4x4": {"image_size": (4, 4)},
+        "cannot take images of 5x5": {"image_size": 5},
+        r"image_size=\(4, 4, 4\) is not a size": {"image_size": (4, 4, 4)},
+        "image_size=0 is not a size": {"image_size": 0},
+        "image_size must be a whole number": {"image_size": (4.5, 4)},
     }.items():
         with pytest.raises(UserError, match=expected):
             bt.export_torch(model, path, **options)
@@ -119,6 +123,8 @@ def test_a_path_that_is_taken_is_kept(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"model.pt2 exists"):
         bt.export_torch(tokens_model(), path)
+    with pytest.raises(UserError, match="is a folder: give the name of a file"):
+        bt.export_torch(tokens_model(), tmp_path, overwrite=True)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +146,7 @@ def test_a_program_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: 
         return program
 
     monkeypatch.setattr(module.torch.export, "load", changed)
-    with pytest.raises(UserError, match=r"the exported program gives other values for task 'c' than the model \("):
+    with pytest.raises(UserError, match=r"\(torch.export\) gives other values for task 'c' than the model \("):
         bt.export_torch(tokens_model(), tmp_path / "model.pt2")
     assert names(tmp_path) == []
 

@@ -65,8 +65,7 @@ def _export(kind: str, model: MultiTaskModel, out: Path, options: Namespace) -> 
         from branchtune.shipping.export_peft import export_peft
 
         return export_peft(model, out, **arguments)
-    size = options.image_size
-    arguments["image_size"] = (size, size) if isinstance(size, int) else size
+    arguments["image_size"] = options.image_size
     if kind == "torch":
         from branchtune.shipping.export_torch import export_torch
 

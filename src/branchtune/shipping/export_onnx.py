@@ -17,7 +17,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.shipping.export_path import check_installed, check_output
 from branchtune.shipping.export_report import GraphReport
 from branchtune.shipping.graph import INPUT, Graph, trace_graph
-from branchtune.shipping.graph_check import Run, check_outputs, milliseconds
+from branchtune.shipping.graph_check import Run
 from branchtune.shipping.graph_errors import conversion_error
 from branchtune.shipping.quiet import quiet
 
@@ -30,7 +30,7 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     tasks: Sequence[str] | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> GraphReport:
     """Write one ONNX graph (opset 20, float32): input `images` `[batch, 3, H, W]`, one output named after each task.
@@ -41,7 +41,7 @@ def export_onnx(
 
     Args:
         tasks: the outputs; the rest of the tree is no part of the graph. Default: all.
-        image_size: height and width; default: those that the model was made for.
+        image_size: height and width, or one number for both; default: those that the model was made for.
         overwrite: replace the file at `path`.
 
     Raises:
@@ -49,7 +49,7 @@ def export_onnx(
             an operation that ONNX lacks; a graph that differs from the model, or of 2 GB and more.
     """
     check_installed("exporting to ONNX", "onnx", "onnx", "onnxruntime", "onnxscript")
-    path = check_output(path, overwrite)
+    path = check_output(path, overwrite, file=True)
     weights = sum(4 * parameter.numel() for parameter in model.parameters())
     if weights >= LARGEST:
         raise UserError(f"weights of {weights / 1e9:.1f} GB do not fit into an ONNX file (2 GB): use --format torch")
@@ -58,11 +58,7 @@ def export_onnx(
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
         run = _session(temporary, graph.tasks)
-        differences = check_outputs(run, graph, "the ONNX graph")
-        image = graph.images(1)
-        times = milliseconds(run, image), milliseconds(graph.module, image)
-    kind = f"ONNX opset {OPSET}"
-    return GraphReport(path, kind, "onnxruntime", tuple(graph.tasks), graph.image_size, differences, times[0], times[1])
+        return GraphReport.of(path, temporary, run, graph, f"ONNX opset {OPSET}", "onnxruntime")
 
 
 def _convert(graph: Graph) -> bytes:

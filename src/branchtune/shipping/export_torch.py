@@ -14,7 +14,6 @@ from branchtune.model import MultiTaskModel
 from branchtune.shipping.export_path import check_output
 from branchtune.shipping.export_report import GraphReport
 from branchtune.shipping.graph import trace_graph
-from branchtune.shipping.graph_check import check_outputs, milliseconds
 from branchtune.shipping.quiet import quiet
 
 PROPERTIES = "branchtune.json"
@@ -25,7 +24,7 @@ def export_torch(
     path: str | os.PathLike[str],
     *,
     tasks: Sequence[str] | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> GraphReport:
     """Write what `torch.export.load(path).module()` runs without branchtune: images `[B, 3, H, W]` -> {task: output}.
@@ -36,14 +35,14 @@ def export_torch(
 
     Args:
         tasks: the outputs; the rest of the tree is no part of the program. Default: all.
-        image_size: height and width; default: those that the model was made for.
+        image_size: height and width, or one number for both; default: those that the model was made for.
         overwrite: replace the file at `path`.
 
     Raises:
         UserError: the path is taken or cannot be written; an unknown task; code that cannot be traced; a program that
             differs from the model.
     """
-    path = check_output(path, overwrite)
+    path = check_output(path, overwrite, file=True)
     graph = trace_graph(model, tasks, image_size)
     for node in graph.program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
@@ -53,9 +52,4 @@ def export_torch(
             torch.export.save(graph.program, file, extra_files=extra)
         with temporary.open("rb") as file, quiet():
             run = torch.export.load(file).module()
-        differences = check_outputs(run, graph, "the exported program")
-        image = graph.images(1)
-        times = milliseconds(run, image), milliseconds(graph.module, image)
-    return GraphReport(
-        path, "torch.export", "exported", tuple(graph.tasks), graph.image_size, differences, times[0], times[1]
-    )
+        return GraphReport.of(path, temporary, run, graph, "torch.export", "exported")

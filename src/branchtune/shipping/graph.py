@@ -18,6 +18,7 @@ from branchtune.backbone.statistics import image_statistics
 from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
 from branchtune.route import Route
+from branchtune.scalars import whole
 from branchtune.shipping.graph_errors import tracing_error
 from branchtune.shipping.quiet import quiet
 
@@ -72,13 +73,13 @@ class Graph:
 
 
 def trace_graph(
-    model: MultiTaskModel, tasks: Sequence[str] | None = None, image_size: tuple[int, int] | None = None
+    model: MultiTaskModel, tasks: Sequence[str] | None = None, image_size: int | tuple[int, int] | None = None
 ) -> Graph:
     """Trace a copy of the model in eval mode with a dynamic batch.
 
     Args:
         tasks: the outputs, in this order; default: all tasks.
-        image_size: height and width; default: those that the backbone was traced with.
+        image_size: height and width, or one number for both; default: those that the backbone was traced with.
 
     Raises:
         UserError: an unknown task, a size that the backbone cannot take, or code that cannot be traced.
@@ -86,7 +87,7 @@ def trace_graph(
     names = task_names(model, tasks)
     if INPUT in names:
         raise UserError(f"a task named {INPUT!r} has the name of the graph's input: leave it out, or rename it")
-    size = image_size or model.spec.image_size
+    size = model.spec.image_size if image_size is None else _size(image_size)
     module = Outputs(copy.deepcopy(model).cpu().float(), names).eval().requires_grad_(False)
     images = _images(module, 2, size)
     with torch.no_grad():
@@ -109,6 +110,13 @@ def task_names(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
     if isinstance(tasks, str):
         raise UserError(f"tasks={tasks!r} is a text: pass a list, tasks=[{tasks!r}]")
     return list(Route.of(model.tree, tasks).slot)
+
+
+def _size(image_size: Any) -> tuple[int, int]:
+    sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+    if len(sides) != 2 or any(whole("image_size", side) < 1 for side in sides):
+        raise UserError(f"image_size={image_size!r} is not a size: give one whole number, or (height, width)")
+    return int(sides[0]), int(sides[1])
 
 
 def _images(module: Outputs, batch: int, size: tuple[int, int]) -> Tensor:
