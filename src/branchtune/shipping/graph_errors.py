@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import timm
@@ -92,7 +91,7 @@ def _place(error: Exception, module: nn.Module) -> tuple[str, str]:
     """The deepest module or task that was running, and the deepest line of the user's own code, if there is one."""
     names = {id(child): name for name, child in module.named_modules()}
     where, line = "the model", ""
-    for frame, number in _frames(error):
+    for frame, number in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
         if isinstance(owner, Task):
             where = f"task {owner.name!r}"
@@ -105,10 +104,6 @@ def _place(error: Exception, module: nn.Module) -> tuple[str, str]:
 def _own_line(file: str, number: int | str) -> str:
     """A line of the user's own code; nothing for a line of a library."""
     return "" if file.startswith((*_LIBRARIES, "<")) else f" ({Path(file).name}, line {number})"
-
-
-def _frames(error: Exception) -> Iterator[tuple[FrameType, int]]:
-    return traceback.walk_tb(error.__traceback__)
 
 
 def _describe(path: str) -> str:
