@@ -19,6 +19,7 @@ from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
 from branchtune.route import Route
 from branchtune.scalars import whole
+from branchtune.shipping.attention import FourDimensionalAttention
 from branchtune.shipping.graph_errors import tracing_error
 from branchtune.shipping.quiet import quiet
 
@@ -125,7 +126,7 @@ def _images(module: Outputs, batch: int, size: tuple[int, int]) -> Tensor:
 
 
 def _trace(module: Outputs, images: Tensor) -> ExportedProgram:
-    with quiet():
+    with quiet(), FourDimensionalAttention():
         program = torch.export.export(module, (images,), dynamic_shapes={INPUT: {0: Dim("batch")}}, strict=False)
     _prune(program)
     return program
