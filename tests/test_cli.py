@@ -22,7 +22,10 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["fit", "affinity", "reference", "plan", "check-data", "evaluate", "predict", "demo", "add-task", "remove-task"],
+    [
+        *("fit", "affinity", "reference", "plan", "check-data", "evaluate", "predict", "demo"),
+        *("add-task", "remove-task", "export"),
+    ],
 )
 def test_the_help_of_a_command_imports_nothing_heavy(command: str) -> None:
     code = (

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from branchtune.merging.model import MergedModel
     from branchtune.model import MultiTaskModel
     from branchtune.planning import plan
+    from branchtune.shipping.export_onnx import export_onnx
+    from branchtune.shipping.export_peft import export_peft
+    from branchtune.shipping.export_torch import export_torch
     from branchtune.tasks.classification import ImageClassification
     from branchtune.tasks.depth import Depth
     from branchtune.tasks.edges import Edges
@@ -65,6 +68,9 @@ _MODULES = {
     "WeightedSum": "training.weighted_sum",
     "create_backbone": "backbone.source",
     "delta_m": "evaluation.delta_m",
+    "export_onnx": "shipping.export_onnx",
+    "export_peft": "shipping.export_peft",
+    "export_torch": "shipping.export_torch",
     "measure_affinity": "affinity",
     "plan": "planning",
     "trace_backbone": "backbone.trace",
@@ -97,6 +103,9 @@ __all__ = [
     "__version__",
     "create_backbone",
     "delta_m",
+    "export_onnx",
+    "export_peft",
+    "export_torch",
     "measure_affinity",
     "plan",
     "trace_backbone",

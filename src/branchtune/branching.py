@@ -8,6 +8,7 @@ what the decoders read at the end of a level.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -150,7 +151,7 @@ class BranchedBackbone(nn.Module):
         """
         check_images(images, self.frozen)
         route = Route.of(self.tree, self.tree.tasks if tasks is None else tasks)
-        run = Run(route, len(images), Reach(route.slot))
+        run = Run(route, images.shape[0], Reach(route.slot))
         self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
         if self.streams is None:
             taps, reach = self._run_hooked(images, run, inputs), run.reach
@@ -161,9 +162,9 @@ class BranchedBackbone(nn.Module):
             reach = Reach(own, trunk=run.reach)
             taps = self.streams.run(kept, list(own), self.adapters, reach)
         size = (images.shape[2], images.shape[3])
-        batch = len(images)
+        batch = images.shape[0]
         for level, tap in zip(self.spec.levels, taps, strict=True):
-            if self.streams is None and len(tap) != route.width(level.index) * batch:
+            if self.streams is None and tap.shape[0] != route.width(level.index) * batch:
                 raise UserError(
                     f"{self.spec.name} lost the branches before the end of level {level.index} ({level.end!r}): its "
                     "code reshapes with a batch size from before the fork; choose other levels"
@@ -190,11 +191,11 @@ class BranchedBackbone(nn.Module):
                 images, indices=list(self.spec.feature_indices), intermediates_only=True, norm=False, **inputs
             )
         entry: Any = getattr(self.frozen, "forward_features", self.frozen)
-        try:
+        with suppress(StopForward):
             entry(images, **inputs)
-        except StopForward:
-            return run.taps
-        raise RuntimeError(f"{self.spec.name} did not reach the end of its last level")
+        if len(run.taps) != len(self.spec.levels):
+            raise RuntimeError(f"{self.spec.name} did not reach the end of its last level")
+        return run.taps
 
     def _register_hooks(self) -> None:
         modules = dict(self.frozen.named_modules())

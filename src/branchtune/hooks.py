@@ -14,6 +14,7 @@ from branchtune.backbone.clone import OwnHook
 from branchtune.backbone.features import first_tensor
 from branchtune.backbone.recorder import StopForward
 from branchtune.backbone.spec import SideInput, Site
+from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
 from branchtune.route import Route
 
@@ -51,7 +52,7 @@ class Fork(OwnHook):
 
 
 def _gather(folded: Tensor, parents: tuple[int, ...], groups: int) -> Tensor:
-    parts = folded.chunk(groups)
+    parts = split_groups(folded, groups)
     return torch.cat([parts[parent] for parent in parents])
 
 
@@ -69,11 +70,11 @@ class FoldSideInputs(OwnHook):
         groups, above = run.route.width(level), run.route.width(level - 1)
         changed = {}
         for key, value in tensor_arguments(args, kwargs).items():
-            if key not in rows or len(value) == groups * rows[key] * run.batch:
+            if key not in rows or value.shape[0] == groups * rows[key] * run.batch:
                 continue  # inside a block the side input arrives folded, from the block's own arguments
-            if len(value) == rows[key] * run.batch:
+            if value.shape[0] == rows[key] * run.batch:
                 changed[key] = value.repeat(groups, *[1] * (value.ndim - 1))
-            elif len(value) == above * rows[key] * run.batch:
+            elif value.shape[0] == above * rows[key] * run.batch:
                 changed[key] = _gather(value, run.route.parents[level] or tuple(range(groups)), above)
         return replace_arguments(args, kwargs, changed)
 
@@ -108,5 +109,7 @@ class Tap(OwnHook):
         if run is None:
             return
         run.taps.append(first_tensor(output))
-        if self.stop:
+        # An exporter's tracer loses its place among the modules when an exception passes them; what runs on until the
+        # backbone's end is no part of the exported graph, since nothing reads it.
+        if self.stop and not torch.compiler.is_exporting():
             raise StopForward

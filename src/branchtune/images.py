@@ -22,7 +22,7 @@ def check_images(images: Any, backbone: nn.Module) -> None:
         raise UserError(f"images are of type {type(images).__name__}: pass a torch tensor [B, 3, H, W]")
     channels = image_channels(backbone)
     shape = tuple(images.shape)
-    if images.ndim != 4 or not len(images) or shape[1] != channels:
+    if images.ndim != 4 or not shape[0] or shape[1] != channels:
         last = images.ndim == 4 and shape[1] != channels and shape[3] == channels
         way = " (channels first: images.permute(0, 3, 1, 2))" if last else ""
         raise UserError(f"images have shape {shape}: expected [B, {channels}, H, W] with B of at least 1{way}")

@@ -43,7 +43,7 @@ class Reach:
     def split(self, folded: Tensor, level: int) -> dict[str, Tensor]:
         """Feature maps of a level, `[G * B, ...]`, group-major -> each task's `[B, ...]`."""
         slots = {task: slots[level] for task, slots in self.slot.items()}
-        rows = len(folded) // (max(slots.values()) + 1)
+        rows = folded.shape[0] // (max(slots.values()) + 1)
         return dict(zip(slots, _Split.apply(folded, self, level, slots, rows), strict=True))
 
 

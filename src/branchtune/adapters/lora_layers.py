@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from branchtune.backbone.spec import Site
+from branchtune.folded import split_groups
 from branchtune.reach import Nodes
 
 
@@ -70,7 +71,9 @@ class LoRAConv(nn.Module):
     def adapt(site: Site, nodes: Nodes, inputs: Tensor, output: Tensor, scale: float) -> Tensor:
         """y + s B_g * A_g * x for every group g: inputs `[G * n, in, H, W]`, output `[G * n, out, H', W']`."""
         parts = []
-        for down, up, x in zip(nodes.stack("lora_A"), nodes.stack("lora_B"), inputs.chunk(len(nodes)), strict=True):
+        for down, up, x in zip(
+            nodes.stack("lora_A"), nodes.stack("lora_B"), split_groups(inputs, len(nodes)), strict=True
+        ):
             hidden = F.conv2d(x, down, None, site.stride, site.padding, site.dilation, site.groups)
             parts.append(F.conv2d(hidden, up, groups=site.groups))
         return _add(output, torch.cat(parts), scale)
@@ -94,7 +97,7 @@ class KernelDelta(nn.Module):
         """y + dW_g * x for every group g, not scaled: inputs `[G * n, in, H, W]`, output `[G * n, out, H', W']`."""
         parts = [
             F.conv2d(x, kernel, None, site.stride, site.padding, site.dilation, site.groups)
-            for kernel, x in zip(nodes.stack("kernel"), inputs.chunk(len(nodes)), strict=True)
+            for kernel, x in zip(nodes.stack("kernel"), split_groups(inputs, len(nodes)), strict=True)
         ]
         return _add(output, torch.cat(parts), 1.0)
 

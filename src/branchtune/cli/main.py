@@ -24,6 +24,7 @@ COMMANDS = {
     "remove-task": "take a task out of a finished run: a new run",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images, write maps and colour pictures",
+    "export": "write a run's model as an ONNX graph, a torch.export program or PEFT adapters",
 }
 # Commands that find what an interrupted call of theirs has done.
 CONTINUING = ("demo", "fit", "affinity", "reference", "compare", "add-task", "remove-task")

@@ -21,6 +21,7 @@ from branchtune.affinity import Affinity
 from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
+from branchtune.backbone.statistics import image_statistics
 from branchtune.backbone.trace import trace_backbone
 from branchtune.config import RunConfig
 from branchtune.data.problems import Problem, describe_skipped
@@ -89,8 +90,7 @@ class Workbench:
     @cached_property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The mean and standard deviation that the backbone was trained with."""
-        config = getattr(self.backbone, "pretrained_cfg", None) or {}
-        return tuple(config.get("mean", (0.485, 0.456, 0.406))), tuple(config.get("std", (0.229, 0.224, 0.225)))
+        return image_statistics(self.backbone)
 
     def check(self, plans: bool) -> None:
         """Build everything once, with a tree planned from nothing, so that no mistake waits for a long step to end.

@@ -1,0 +1,104 @@
+"""Model -> one ONNX graph."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from branchtune.atomic import replace_file
+from branchtune.errors import UserError
+from branchtune.model import MultiTaskModel
+from branchtune.shipping.export_path import check_installed, check_output
+from branchtune.shipping.export_report import GraphReport
+from branchtune.shipping.graph import INPUT, Graph, trace_graph
+from branchtune.shipping.graph_check import Run
+from branchtune.shipping.graph_errors import conversion_error
+from branchtune.shipping.quiet import quiet
+
+OPSET = 20
+LARGEST = 2**31  # bytes of a protobuf message
+
+
+def export_onnx(
+    model: MultiTaskModel,
+    path: str | os.PathLike[str],
+    *,
+    tasks: Sequence[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> GraphReport:
+    """Write one ONNX graph (opset 20, float32): input `images` `[batch, 3, H, W]`, one output named after each task.
+
+    Any batch, one image size; what tasks share is computed once. The file's metadata properties `tasks`, `kinds`,
+    `image_size`, `mean`, `std` and `branchtune_version` hold JSON: images enter as (pixels in [0, 1] - mean) / std. The
+    file is written only if onnxruntime runs it and agrees with the model, see `check_outputs`.
+
+    Args:
+        tasks: the outputs; the rest of the tree is no part of the graph. Default: all.
+        image_size: height and width, or one number for both; default: those that the model was made for.
+        overwrite: replace the file at `path`.
+
+    Raises:
+        UserError: onnx, onnxruntime or onnxscript is missing; the path is taken or cannot be written; an unknown task;
+            an operation that ONNX lacks; a graph that differs from the model, or of 2 GB and more.
+    """
+    check_installed("exporting to ONNX", "onnx", "onnx", "onnxruntime", "onnxscript")
+    path = check_output(path, overwrite, file=True)
+    weights = sum(4 * parameter.numel() for parameter in model.parameters())
+    if weights >= LARGEST:
+        raise UserError(f"weights of {weights / 1e9:.1f} GB do not fit into an ONNX file (2 GB): use --format torch")
+    graph = trace_graph(model, tasks, image_size)
+    content = _convert(graph)
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content)
+        run = _session(temporary, graph.tasks)
+        return GraphReport.of(path, temporary, run, graph, f"ONNX opset {OPSET}", "onnxruntime")
+
+
+def _convert(graph: Graph) -> bytes:
+    try:
+        with quiet():
+            converted: Any = torch.onnx.export(
+                graph.program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=graph.tasks,
+                dynamic_shapes={INPUT: {0: "batch"}},
+                verbose=False,
+            )
+    except Exception as error:
+        raise conversion_error(error, graph.program) from error
+    ir = converted.model
+    ir.graph.metadata_props.clear()
+    for node in ir.graph.all_nodes():
+        # the exporter's notes hold paths of this machine; this one is the module that viewers show
+        for name in set(node.metadata_props) - {"namespace"}:
+            del node.metadata_props[name]
+    ir.metadata_props.update({name: json.dumps(value) for name, value in graph.properties().items()})
+    return bytes(converted.model_proto.SerializeToString())
+
+
+def _session(path: Path, tasks: list[str]) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"onnxruntime cannot load the exported graph ({reason}): nothing was written") from error
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        arrays = session.run(tasks, {INPUT: images.numpy()})
+        return {task: torch.from_numpy(array) for task, array in zip(tasks, arrays, strict=True)}
+
+    return run
