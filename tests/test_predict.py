@@ -62,7 +62,8 @@ def test_predict_writes_arrays_and_pictures_at_the_images_size(
     images = finished.parent / "nyud" / "images"
     assert main(["predict", str(run_of(finished)), str(images), "-o", str(tmp_path / "out"), "--quiet"]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert len(names) == 6 * 4 * 2
+    assert len(names) == 6 * 4 * 2 + 1
+    assert names[-1] == "predictions.json"
     assert "0000.depth.npy" in names
     assert "0000.normals.png" in names
 
@@ -87,3 +88,62 @@ def test_images_whose_results_would_overwrite_each_other(
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     assert main(["predict", str(run_of(finished)), str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "a.jpg and a.png would give files of one name" in capsys.readouterr().err
+
+
+def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir() if p.name != "predictions.json"}
+
+
+def test_an_interrupted_call_goes_on_and_batches_change_nothing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for index, size in enumerate([(20, 30), (32, 32), (48, 16), (32, 32), (9, 9)]):
+        pixels = np.random.default_rng(index).integers(256, size=(*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{index}.png")
+    (images / "3b.png").write_text("no image")
+    command = ["predict", str(run_of(finished)), str(images), "--quiet", "-o"]
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert main([*command, str(one), "--batch_size=1"]) == 0
+    assert main([*command, str(many), "--batch_size=4"]) == 0
+    first, second = files_of(one), files_of(many)
+    assert first.keys() == second.keys()
+    for name in first:
+        if name.endswith(".npy"):
+            np.testing.assert_allclose(np.load(one / name), np.load(many / name), rtol=1e-4, atol=1e-5)
+    for name in ("1.depth.png", "2.semseg.npy"):
+        (many / name).unlink()
+    capsys.readouterr()
+    assert main([*command, str(many)]) == 0
+    assert "wrote 2 images" in (printed := capsys.readouterr().out)
+    assert "3 were there already" in printed
+    assert "skipped" in printed
+    again = files_of(many)
+    assert again.keys() == second.keys()
+    assert all(again[name] == second[name] for name in second if name[0] not in "12")
+    assert main([*command, str(many), "--overwrite"]) == 0
+    assert "wrote 5 images" in capsys.readouterr().out
+
+
+def test_predictions_of_another_model_are_not_mixed(
+    finished: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = str(finished.parent / "nyud" / "images" / "0000.jpg"), str(tmp_path / "out")
+    assert main(["predict", str(run), image, "-o", out, "--quiet"]) == 0
+    assert main(["predict", str(run_of(finished)), image, "-o", out, "--quiet"]) == 2
+    assert "holds predictions of another model" in capsys.readouterr().err
+    assert main(["predict", str(run_of(finished)), image, "-o", out, "--quiet", "--overwrite"]) == 0
+    (tmp_path / "out" / "predictions.json").write_text("{")
+    assert main(["predict", str(run_of(finished)), image, "-o", out, "--quiet"]) == 2
+    assert "predictions.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argument", ["--batch_size=0", "--workers=-1"])
+def test_numbers_too_small_are_refused(
+    finished: Path, argument: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(finished.parent / "nyud" / "images" / "0000.jpg")
+    assert main(["predict", str(run_of(finished)), image, "-o", str(tmp_path / "out"), argument]) == 2
+    assert argument.strip("-") in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -11,7 +11,8 @@ from branchtune.errors import UserError
 from branchtune.settings import parse
 
 TEXT = """Apply a run's model to an image, or to every image of a folder. For each image and task two files are written:
-<image>.<task>.npy, the output at the image's own size, and <image>.<task>.png, a picture of it."""
+<image>.<task>.npy, the output at the image's own size, and <image>.<task>.png, a picture of it. Interrupted, the same
+command goes on; images that cannot be read are named and left out."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -24,6 +25,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--tasks", type=list[str] | None, default=None, help="only these tasks; the others are not computed"
     )
+    parser.add_argument("--batch_size", type=int, default=8, help="images per pass of the model")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    parser.add_argument("--overwrite", action="store_true", help="also predict what the folder holds already")
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     options = parse(parser, argv)
     paths = _images(Path(options.images))
@@ -31,11 +35,21 @@ def run(argv: Sequence[str]) -> None:
     from branchtune.run.predict import predict
 
     reporter = Reporter(options.quiet)
-    skipped = predict(Path(options.run), paths, Path(options.out), options.tasks, reporter)
-    reporter.say(f"wrote {len(paths) - len(skipped)} images to {options.out}")
-    for reason in skipped:
+    done = predict(
+        Path(options.run),
+        paths,
+        Path(options.out),
+        options.tasks,
+        reporter,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        overwrite=options.overwrite,
+    )
+    kept = f", {done.present} were there already" if done.present else ""
+    reporter.say(f"wrote {done.written} images to {options.out}{kept}")
+    for reason in done.skipped:
         reporter.say(f"skipped {reason}")
-    if len(skipped) == len(paths):
+    if len(done.skipped) == len(paths):
         raise UserError(f"none of the {len(paths)} images could be read")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from branchtune.atomic import write_json
 from branchtune.errors import UserError
 from branchtune.evaluation.references import Reference
+from branchtune.json_file import read_json
 from branchtune.run.results import Results
 
 FORMAT = 1
@@ -75,12 +75,9 @@ class Comparison:
         Raises:
             UserError: the file is missing, damaged, or of a newer format.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}, `branchtune compare` writes it") from error
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: `branchtune compare` writes it again") from error
+        content = read_json(
+            path, missing="`branchtune compare` writes it", damaged="`branchtune compare` writes it again"
+        )
         try:
             if content["format"] > FORMAT:
                 raise UserError(f"{path} has format {content['format']}, newer than {FORMAT}: update branchtune")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 from branchtune.atomic import write_json, write_text
 from branchtune.errors import UserError
+from branchtune.json_file import read_json
 from branchtune.settings import Settings, resolved
 
 # Keys that cannot change a run's numbers: another value continues the run.
@@ -84,13 +84,8 @@ class RunDirectory:
         Raises:
             UserError: it is missing or damaged.
         """
-        path = self.path / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"{path} does not exist: is this a finished run of `branchtune fit`?") from error
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is damaged: delete it, the run makes it again") from error
+        missing = "is this a finished run of `branchtune fit`?"
+        return read_json(self.path / name, missing=missing, damaged="delete it, the run makes it again")
 
     def write(self, name: str, data: Any) -> None:
         write_json(self.path / name, data)

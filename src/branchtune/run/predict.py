@@ -1,80 +1,143 @@
-"""Apply a finished run's model to image files."""
+"""Apply a finished run's model to image files, in batches that are read while the model works."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from branchtune.atomic import write_bytes
 from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
 from branchtune.decoders.resample import resize
 from branchtune.errors import UserError, unknown
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
-from branchtune.report.colour import picture
 from branchtune.run.directory import load_settings
 from branchtune.run.finished import load_model
+from branchtune.run.prediction_folder import PredictionFolder
 from branchtune.run.workbench import Workbench
-from branchtune.tasks.task import Task
+from branchtune.shipping.config import ModelConfig
+from branchtune.shipping.files import read_config
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict` did.
+
+    Attributes:
+        written, present: images whose files were written, or were there already.
+        skipped: for every image that could not be read, its name and the reason.
+    """
+
+    written: int
+    present: int
+    skipped: list[str]
 
 
 @torch.no_grad()
-def predict(run: Path, images: Sequence[Path], out: Path, tasks: Sequence[str] | None, reporter: Reporter) -> list[str]:
-    """Write raw outputs and pictures of every image and task.
+def predict(
+    run: Path,
+    images: Sequence[Path],
+    out: Path,
+    tasks: Sequence[str] | None,
+    reporter: Reporter,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> Predicted:
+    """Write raw outputs and pictures of every image and task; an interrupted call goes on where it stopped.
 
-    Returns:
-        For every image that could not be read, its name and the reason.
+    Args:
+        run: a finished run's directory.
+        images: files; at most two batches of them (per worker) are in memory at a time.
+        out: the folder, see `PredictionFolder`.
+        tasks: only these; the others are not computed. None: all.
+        batch_size: images per pass of the model.
+        workers: processes that read images.
+        overwrite: also predict what is there already.
 
     Raises:
-        UserError: the run has no model, a task does not exist, or the folder cannot be written.
+        UserError: the run has no model, a task does not exist, two images have one name, a number is too small, or the
+            folder cannot be written.
     """
     config = load_settings(run).config
     for name in tasks or ():
         if name not in config.tasks:
             raise unknown("task", name, config.tasks)
+    if batch_size < 1 or workers < 0:
+        raise UserError(
+            f"batch_size={batch_size}, workers={workers}: at least 1 image and 0 workers"
+        )
     _check_names(images)
     bench = Workbench(config, reporter)
     model = load_model(run, bench)
-    transform = Transform({}, config.data.image_size, *bench.normalisation)
-    _make_folder(out)
+    wanted = list(model.tasks if tasks is None else tasks)
+    hashes = ModelConfig.from_json(read_config(run / "model")).hashes
+    folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, overwrite)
+    todo = [path for path in images if not folder.has(path.stem)]
+    files = _ImageFiles(todo, Transform({}, config.data.image_size, *bench.normalisation))
+    loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=list)
     skipped = []
-    with reporter.track("predict", len(images)) as advance:
-        for path in images:
-            try:
-                pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1)
-            except UserError as error:
-                skipped.append(str(error))
-            else:
-                sample = transform({"id": path.stem, "image": pixels}, np.random.default_rng(0))
-                image = sample["image"][None].to(bench.device)
-                for name, output in _outputs(model, image, tasks, (pixels.shape[1], pixels.shape[2])).items():
-                    _write(out, path.stem, model.tasks[name], output.cpu())
-            advance()
-    return skipped
+    with reporter.track("predict", len(todo)) as advance:
+        for batch in loader:
+            skipped += [item for item in batch if isinstance(item, str)]
+            read = [item for item in batch if not isinstance(item, str)]
+            for stem, outputs in _outputs(model, read, wanted, bench.device):
+                for name, value in outputs.items():
+                    folder.write(stem, model.tasks[name], value)
+            for _ in batch:
+                advance()
+    return Predicted(len(todo) - len(skipped), len(images) - len(todo), skipped)
+
+
+class _ImageFiles(Dataset[Any]):
+    """Name, tensor `[3, h, w]` as the model takes it and own size of each image; a text where it cannot be read."""
+
+    def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor, tuple[int, int]] | str:
+        path = self.paths[index]
+        try:
+            pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1)
+        except UserError as error:
+            return str(error)
+        sample = self.transform({"id": path.stem, "image": pixels}, np.random.default_rng(0))
+        return path.stem, sample["image"], (pixels.shape[1], pixels.shape[2])
 
 
 def _outputs(
-    model: MultiTaskModel, image: Tensor, tasks: Sequence[str] | None, size: tuple[int, int]
-) -> dict[str, Tensor]:
-    """What the model returns for one image `[1, 3, h, w]`, with maps at `size`: `[C, *size]`, or `[C]`.
+    model: MultiTaskModel,
+    images: Sequence[tuple[str, Tensor, tuple[int, int]]],
+    tasks: Collection[str],
+    device: torch.device,
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Per image its name and what the model returns for it, maps at its own size: `[C, height, width]`, or `[C]`.
 
     Maps are resized before they are activated, so that normals are of unit length at the new size too, and an
     activation of a user's own is applied once.
     """
-    wanted = list(model.tasks) if tasks is None else list(tasks)
-    features = model.backbone(image, wanted, {})
-    outputs = {}
-    for name in wanted:
-        task, raw = model.tasks[name], model.decoders[name](features[name], (image.shape[2], image.shape[3]))
-        outputs[name] = task.activate(resize(raw, size) if task.dense else raw)[0].float()
-    return outputs
+    if not images:
+        return
+    batch = torch.stack([image for _, image, _ in images]).to(device)
+    features = model.backbone(batch, list(tasks), {})
+    raw = {name: model.decoders[name](features[name], (batch.shape[2], batch.shape[3])) for name in tasks}
+    for index, (stem, _, size) in enumerate(images):
+        outputs = {}
+        for name, values in raw.items():
+            task, own = model.tasks[name], values[index : index + 1]
+            outputs[name] = task.activate(resize(own, size) if task.dense else own)[0].float().cpu()
+        yield stem, outputs
 
 
 def _check_names(images: Sequence[Path]) -> None:
@@ -84,20 +147,3 @@ def _check_names(images: Sequence[Path]) -> None:
         other = names.setdefault(path.stem, path)
         if other != path:
             raise UserError(f"{other.name} and {path.name} would give files of one name: rename one of them")
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}, choose another folder with --out") from error
-
-
-def _write(out: Path, stem: str, task: Task, value: Tensor) -> None:
-    array = io.BytesIO()
-    np.save(array, value.numpy())
-    write_bytes(out / f"{stem}.{task.name}.npy", array.getvalue())
-    if task.dense:
-        encoded = io.BytesIO()
-        Image.fromarray(picture(task, value)).save(encoded, "PNG")
-        write_bytes(out / f"{stem}.{task.name}.png", encoded.getvalue())

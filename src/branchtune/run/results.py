@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -18,6 +17,7 @@ from branchtune.config import RunConfig
 from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
+from branchtune.json_file import read_json
 from branchtune.model import MultiTaskModel
 from branchtune.run.manifest import hardware, versions
 from branchtune.training.memory import Training
@@ -119,12 +119,7 @@ class Results:
         Raises:
             UserError: it is missing, damaged or of a newer format.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}, is this a finished run?") from error
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: delete it, the run makes it again") from error
+        content = read_json(path, missing="is this a finished run?", damaged="delete it, the run makes it again")
         return cls.from_json(content, str(path))
 
     @classmethod

@@ -1,0 +1,70 @@
+"""The folder that predictions are written to: one or two files per image and task, each whole or absent."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from branchtune.atomic import write_bytes, write_json
+from branchtune.errors import UserError
+from branchtune.json_file import read_json
+from branchtune.report.colour import picture
+from branchtune.tasks.task import Task
+
+NAME = "predictions.json"
+
+
+class PredictionFolder:
+    """What one model predicts, image by image; what is there already is not made again.
+
+    Args:
+        path: made where it does not exist.
+        tasks: that are predicted.
+        hashes: of the model's files.
+        overwrite: make everything again, also over another model's predictions.
+
+    Raises:
+        UserError: the folder cannot be written, or holds the predictions of another model.
+    """
+
+    def __init__(self, path: Path, tasks: Sequence[Task], hashes: Mapping[str, str], overwrite: bool = False) -> None:
+        self.path, self.tasks, self.overwrite = path, list(tasks), overwrite
+        note = path / NAME
+        if note.exists() and not overwrite and _model_of(note) != dict(hashes):
+            raise UserError(f"{path} holds predictions of another model: choose another folder, or --overwrite them")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {path}: {error.strerror}, choose another folder with --out") from error
+        write_json(note, {"format": 1, "model": dict(hashes)})
+
+    def has(self, stem: str) -> bool:
+        """Whether all files of the image of this name are there."""
+        return not self.overwrite and all(file.exists() for task in self.tasks for file in self._files(stem, task))
+
+    def write(self, stem: str, task: Task, value: Tensor) -> None:
+        """The raw output `[C, H, W]` or `[C]` as an array, and a map's picture."""
+        raw, *pictures = self._files(stem, task)
+        array = io.BytesIO()
+        np.save(array, value.numpy())
+        write_bytes(raw, array.getvalue())
+        for file in pictures:
+            encoded = io.BytesIO()
+            Image.fromarray(picture(task, value)).save(encoded, "PNG")
+            write_bytes(file, encoded.getvalue())
+
+    def _files(self, stem: str, task: Task) -> list[Path]:
+        endings = ("npy", "png") if task.dense else ("npy",)
+        return [self.path / f"{stem}.{task.name}.{ending}" for ending in endings]
+
+
+def _model_of(note: Path) -> Any:
+    way = "choose another folder, or --overwrite what it holds"
+    content = read_json(note, missing=way, damaged=way)
+    return content.get("model") if isinstance(content, dict) else None
