@@ -3,7 +3,7 @@
 #   PYTHON=python3.12      the interpreter that creates the environment (default: python3)
 #   VENV=.venv             where the environment goes
 #   CONSTRAINTS=           install from the ranges of pyproject.toml instead of the pinned versions
-#   ARGS="-k tree -x"      more arguments for pytest, `branchtune demo` or `branchtune compare`
+#   ARGS="-k tree -x"      more arguments for pytest, `branchtune demo`, `branchtune compare` or the benchmarks
 #   WORKERS=1              processes of the quick suite, runs at a time of results-small (default: 2)
 
 PYTHON ?= python3
@@ -21,7 +21,7 @@ FIRST_IMPORT := torch.utils.tensorboard, torchvision, timm, lightning, torchmetr
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo results-small test test-slow test-data check format
+.PHONY: help setup demo results-small bench test test-slow test-data check format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ results-small: $(RUNTIME_STAMP)  ## set up, then remake the scenes table of docs
 	@$(BIN)/branchtune compare configs/scenes_comparison.yaml --rates=results/scenes/comparison.json \
 	  --output=runs/results-small --workers=$(WORKERS) $(ARGS)
 	@$(BIN)/python scripts/check_results.py runs/results-small/scenes/comparison.json results/scenes/comparison.json
+
+bench: $(DEV_STAMP)  ## set up, then time branchtune against its limits and peers, and check the goals
+	@echo "== bench: python -m benchmarks $(ARGS)"
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 # One thread per process: small tensors gain nothing from a second one, and processes would fight for the cores.
 test: $(DEV_STAMP)  ## set up, then run the quick tests

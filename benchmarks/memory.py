@@ -1,0 +1,27 @@
+"""The most memory that a call holds at a time, beyond what was there before."""
+
+from __future__ import annotations
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.timing import Call
+
+
+def peak(call: Call, device: torch.device) -> int:
+    """Bytes. On a CPU from the profiler's record of every allocation and release."""
+    call()  # what is made once and kept
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    held = most = 0
+    for event in sorted(record.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
