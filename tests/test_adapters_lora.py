@@ -199,3 +199,30 @@ def test_default_sites_of_swin_are_the_four_projections() -> None:
 def test_default_sites_without_a_1x1_convolution_are_the_dense_ones() -> None:
     sites = bt.LoRA().select_sites(traced("resnet18")[1])
     assert {site.kernel_size for site in sites} == {(3, 3), (1, 1)}
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(8, 8), nn.Conv2d(8, 8, 1)])
+def test_what_others_keep_of_a_layer_is_not_changed_in_place(layer: nn.Module) -> None:
+    backbone = OneLayer(layer) if isinstance(layer, nn.Conv2d) else Tokens(layer)
+    seen: list[Tensor] = []
+    layer.register_forward_hook(lambda module, args, output: seen.append(output))
+    model = grow(backbone.eval(), TREE).eval()
+    for parameter in model.backbone.adapters.parameters():
+        nn.init.normal_(parameter)
+    images = torch.rand(2, 3, 8, 8).to(next(model.parameters()))
+    seen.clear()
+    expected = model.backbone(images)["b"][-1]
+    with torch.no_grad():
+        found = [model.backbone(images)["b"][-1] for _ in range(2)]
+    for value in found:
+        torch.testing.assert_close(value, expected.detach())
+    for value in seen[1:]:
+        torch.testing.assert_close(value, seen[0].detach())
+
+
+def test_without_gradients_on_the_meta_device() -> None:
+    model = grow(Tokens(nn.Linear(8, 8)).eval(), TREE).eval().to("meta")
+    with torch.no_grad():
+        assert model.backbone(torch.rand(2, 3, 8, 8, device="meta", dtype=next(model.parameters()).dtype))["b"][
+            -1
+        ].is_meta

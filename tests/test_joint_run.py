@@ -38,6 +38,9 @@ def test_two_processes_give_the_numbers_of_one(finished: Path, optimizer: str) -
     assert "evaluate" in done.stdout
     expected, found = (numbers(run_of(finished, f"{kind}-{optimizer}")) for kind in ("alone", "together"))
     assert found == pytest.approx(expected, rel=2e-3)
+    run, image = run_of(finished, f"together-{optimizer}"), finished.parent / "nyud" / "images" / "0000.jpg"
+    assert main(["evaluate", str(run), "--quiet"]) == 0
+    assert main(["predict", str(run), str(image), "-o", str(run / "out"), "--quiet"]) == 0
     first, second = ((run_of(finished, f"{k}-{optimizer}") / "metrics.csv").read_text() for k in ("alone", "together"))
     assert len(first.splitlines()) == len(second.splitlines())
 

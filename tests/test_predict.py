@@ -134,6 +134,13 @@ def test_predictions_of_another_model_are_not_mixed(
     assert main(["predict", str(run_of(finished)), image, "-o", out, "--quiet"]) == 2
     assert "holds predictions of another model" in capsys.readouterr().err
     assert main(["predict", str(run_of(finished)), image, "-o", out, "--quiet", "--overwrite"]) == 0
+    other = tmp_path / "0000.jpg"
+    Image.new("RGB", (8, 8)).save(other)
+    before = files_of(tmp_path / "out")
+    assert main(["predict", str(run_of(finished)), str(other), "-o", out, "--quiet", "--tasks=[depth]"]) == 0
+    after = files_of(tmp_path / "out")
+    assert sorted(after) == ["0000.depth.npy", "0000.depth.png"]  # of another image of that name
+    assert after["0000.depth.npy"] != before["0000.depth.npy"]
     (tmp_path / "out" / "predictions.json").write_text("{")
     assert main(["predict", str(run_of(finished)), image, "-o", out, "--quiet"]) == 2
     assert "predictions.json is damaged" in capsys.readouterr().err

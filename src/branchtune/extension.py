@@ -97,7 +97,8 @@ def remove_task(model: MultiTaskModel, name: str) -> MultiTaskModel:
         raise UserError(f"{name!r} is the only task: a model needs at least one")
     tree = model.tree.restrict([task.name for task in rest])
     trained = [task for task in model.train_tasks if task != name] if _partial(model) else None
-    pruned = _rebuilt(model, rest, tree, trained or None)
+    with torch.random.fork_rng(devices=[]):  # what is drawn is replaced
+        pruned = _rebuilt(model, rest, tree, trained or None)
     sources = continued_nodes(model.tree, tree)
     for key, adapters in pruned.backbone.adapters.items():
         _copy(model.backbone.adapters[sources.get(key, key)], adapters)
@@ -113,7 +114,8 @@ def training_only(model: MultiTaskModel, tasks: Collection[str] | None) -> Multi
     Raises:
         UserError: no task, or an unknown one.
     """
-    same = _rebuilt(model, list(model.tasks.values()), model.tree, tasks)
+    with torch.random.fork_rng(devices=[]):
+        same = _rebuilt(model, list(model.tasks.values()), model.tree, tasks)
     for key, adapters in same.backbone.adapters.items():
         _copy(model.backbone.adapters[key], adapters)
     return same
@@ -183,7 +185,7 @@ def _partial(model: MultiTaskModel) -> bool:
 
 @torch.no_grad()
 def _copy(source: nn.Module, target: nn.Module) -> None:
-    """The values of `source`, with their precision and device, and its mode."""
+    """The values of `source`, with their precision and device."""
     own = target.state_dict(keep_vars=True)
     for name, tensor in source.state_dict(keep_vars=True).items():
         own[name].data = tensor.detach().clone()

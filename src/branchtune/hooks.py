@@ -93,9 +93,19 @@ class Adapt(OwnHook):
         modules = [owner.node_adapters(level, group)[self.site.key] for group in run.route.groups[level]]
         nodes = Nodes(modules, run.reach, level)
         inputs = next(iter(tensor_arguments(args, kwargs).values()))
-        if isinstance(output, tuple):
-            return (owner.adapter.apply(self.site, nodes, inputs, output[0]), *output[1:])
-        return owner.adapter.apply(self.site, nodes, inputs, output)
+        frozen = output[0] if isinstance(output, tuple) else output
+        if self._others_have_it(module):
+            frozen = frozen.clone()
+        adapted = owner.adapter.apply(self.site, nodes, inputs, frozen)
+        return (adapted, *output[1:]) if isinstance(output, tuple) else adapted
+
+    def _others_have_it(self, module: nn.Module) -> bool:
+        """Whether something else may hold the layer's output, to which adapters add in place without gradients."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.site.kind == "block":
+            return False
+        first = next(iter(module._forward_hooks.values()), None)
+        plain = type(module).forward in (nn.Linear.forward, nn.Conv2d.forward)
+        return first is not self or bool(torch.nn.modules.module._global_forward_hooks) or not plain
 
 
 class Tap(OwnHook):

@@ -43,7 +43,7 @@ def explain(error: Exception, images: Tensor, backbone: nn.Module, spec: Backbon
         return UserError(
             f"images are on {images.device}, the model is on {like.device}: use images.to({str(like.device)!r})"
         )
-    if images.dtype != like.dtype and not torch.is_autocast_enabled(images.device.type):
+    if images.dtype != like.dtype and not is_autocast(images.device):
         found, expected = (str(t.dtype).removeprefix("torch.") for t in (images, like))
         return UserError(f"images are {found}, the model is {expected}: use images.to(torch.{expected})")
     if size == spec.image_size:
@@ -53,3 +53,8 @@ def explain(error: Exception, images: Tensor, backbone: nn.Module, spec: Backbon
         f"{spec.name} cannot take images of {size[0]}x{size[1]}: {reason} (it was traced with {traced}; choose another "
         "image_size, or create the backbone with img_size=)"
     )
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Whether operations on this device are under autocast; devices that have none ("meta") are not."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)

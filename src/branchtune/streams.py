@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from branchtune.adapters.comb import TASK_LAYERS, Comb
@@ -155,9 +154,7 @@ class _KeepLayer(OwnHook):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         kept = _kept.get()
         if kept is not None and "nodes" not in kept:
-            # Without gradients the shared adapter's update is then added to the output in place.
-            frozen = output if torch.is_grad_enabled() else output.clone()
-            kept[self.name] = (next(iter(tensor_arguments(args, {}).values())), frozen)
+            kept[self.name] = (next(iter(tensor_arguments(args, {}).values())), output)
 
 
 def _check_block(block: nn.Module, name: str) -> None:

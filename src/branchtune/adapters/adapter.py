@@ -80,7 +80,7 @@ class Adapter(ABC):
 
         A clause that goes on after the name of the family, such as "Bottleneck ...".
         """
-        return "acts between layers, which no layer's weight can do"
+        return "does not say how it changes a layer's weight (delta_weight)"
 
     def delta_weight(self, site: Site, node: nn.Module) -> Tensor:
         """What a module made by `build` adds to the weight of its site, in the weight's shape."""

@@ -64,3 +64,6 @@ class Bottleneck(Adapter):
 
     def apply(self, site: Site, nodes: Nodes, inputs: Tensor, output: Tensor) -> Tensor:
         return nodes[0].adapt(site, nodes, output, self.activation)
+
+    def merge_problem(self, site: Site) -> str | None:
+        return "acts between layers, which no layer's weight can do"

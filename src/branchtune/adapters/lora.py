@@ -112,6 +112,9 @@ class LoRA(Adapter):
         return nodes[0].adapt(site, nodes, inputs, output, self.scale(site))
 
     def merge_problem(self, site: Site) -> str | None:
+        own = type(self)
+        if own.apply is not LoRA.apply and own.delta_weight is LoRA.delta_weight:
+            return super().merge_problem(site)
         return None
 
     def delta_weight(self, site: Site, node: nn.Module) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from branchtune.backbone.spec import Site
 from branchtune.folded import split_groups
+from branchtune.images import is_autocast
 from branchtune.reach import Nodes
 
 
@@ -20,11 +21,11 @@ def _down(*shape: int) -> nn.Parameter:
 
 
 def _own(output: Tensor) -> Tensor | None:
-    """Where the result may be written: into the frozen layer's output, which is ours alone, if nothing records it.
+    """Where the result may be written: into the frozen layer's output, if nothing records it.
 
-    Not under autocast, which does not convert the operands of such calls.
+    Not under autocast, which does not convert the operands of such calls, nor where a compiler decides.
     """
-    busy = torch.is_grad_enabled() or torch.is_autocast_enabled(output.device.type)
+    busy = torch.is_grad_enabled() or torch.compiler.is_compiling() or is_autocast(output.device)
     return None if busy else output
 
 

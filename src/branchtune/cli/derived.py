@@ -53,7 +53,7 @@ def derived(
     if settings.config.name == finished.config.name and Path(settings.config.output) == beside:
         raise UserError(f"--name is not set: the new run needs a name of its own, {finished.config.name!r} is RUN's")
     keys = {key: chosen[key] for key in StartFromConfig.__dataclass_fields__ if key in options}
-    return settings.but(start_from=Namespace(run=str(run), **keys)), chosen
+    return settings.on_one_device().but(start_from=Namespace(run=str(run), **keys)), chosen
 
 
 def report(settings: Settings, results: Results, reporter: Reporter) -> None:

@@ -54,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
 
     source = Path(options.run)
     out = Path(options.out or f"{source.resolve().name}{ENDINGS[options.format]}")
-    check_output(out, options.overwrite)
+    check_output(out, options.overwrite, file=options.format != "peft")
     model = load_exportable(source, options.backbone_checkpoint, Reporter(quiet=True))
     print(_export(options.format, model, out, options))
 

@@ -27,7 +27,7 @@ COMMANDS = {
     "export": "write a run's model as an ONNX graph, a torch.export program or PEFT adapters",
 }
 # Commands that find what an interrupted call of theirs has done.
-CONTINUING = ("demo", "fit", "affinity", "reference", "compare", "add-task", "remove-task")
+CONTINUING = ("demo", "fit", "affinity", "reference", "compare", "add-task", "remove-task", "predict")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 BROKEN_PIPE_STATUS = 141  # as of a process that SIGPIPE ended

@@ -14,9 +14,12 @@ Nothing is trained; the other tasks are evaluated again, and a new run directory
 def run(argv: Sequence[str]) -> None:
     arguments, task = list(argv), ""
     if arguments and not arguments[0].startswith("-"):
-        if len(arguments) < 2 or arguments[1].startswith("-"):
+        if {"-h", "--help"} & set(arguments):
+            arguments = ["--help"]
+        elif len(arguments) < 2 or arguments[1].startswith("-"):
             raise UserError("remove-task needs a task after the run: branchtune remove-task RUN TASK --name NEW")
-        task = arguments.pop(1)
+        else:
+            task = arguments.pop(1)
     settings, options = derived("remove-task", TEXT, arguments, takes="RUN TASK")
     from branchtune.progress import Reporter
     from branchtune.run.fit import fit

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from branchtune.backbone.arguments import replace_arguments, tensor_arguments
 from branchtune.errors import UserError
+from branchtune.folded import split_groups
 from branchtune.hooks import current_run
 
 
@@ -39,7 +40,8 @@ class PerGroup(nn.Module):
             return self.copies[active[0]](*args, **kwargs)
         tensors = tensor_arguments(args, kwargs)
         main = next(iter(tensors))
-        parts = {key: tensor.chunk(len(active)) for key, tensor in tensors.items() if key == main or key in self.sides}
+        folded = {key: tensor for key, tensor in tensors.items() if key == main or key in self.sides}
+        parts = {key: split_groups(tensor, len(active)) for key, tensor in folded.items()}
         outputs = []
         for slot, group in enumerate(active):
             own_args, own_kwargs = replace_arguments(args, kwargs, {key: rows[slot] for key, rows in parts.items()})
@@ -52,7 +54,7 @@ class PerGroup(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             copies = self.__dict__.get("_modules", {}).get("copies")
-            if copies is None:
+            if copies is None or name.startswith("__"):  # what copying and pickling ask for is this module's own
                 raise
             return getattr(copies[0], name)
 

@@ -18,7 +18,7 @@ def load_model(run: Path, bench: Workbench) -> MultiTaskModel:
 
 def evaluate_run(run: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
     """Metrics of a finished run's model, computed again on the data of its configuration."""
-    bench = Workbench(load_settings(run).config, reporter)
+    bench = Workbench(load_settings(run).on_one_device().config, reporter)
     model, batches = load_model(run, bench), bench.test_batches()
     with reporter.track("evaluate", len(batches)) as advance:
         return evaluate(model, batches, advance)

@@ -47,7 +47,7 @@ def assist(settings: Settings, reporter: Reporter) -> None:
         UserError: as in `fit`.
     """
     run = RunDirectory(settings)
-    if not run.has("results.json"):
+    if not run.has("results.json") and not settings.config.trainer.get("fast_dev_run"):
         Phases(settings, run, reporter).assist()
 
 
@@ -63,7 +63,7 @@ def measure(settings: Settings, reporter: Reporter) -> Affinity:
 def _try_out(settings: Settings, reporter: Reporter) -> Results:
     """`--trainer.fast_dev_run`: every phase with a step or two, in a directory that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        quick = settings.but(output=folder)
+        quick = settings.on_one_device().but(output=folder)
         quick.config.decoder_fit.steps = min(1, quick.config.decoder_fit.steps)
         quick.config.affinity.samples = 2 * quick.config.affinity.batch_size
         return Phases(quick, RunDirectory(quick), reporter).run_all(None)

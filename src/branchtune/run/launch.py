@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -33,8 +34,7 @@ def launch(settings: Settings, argv: Sequence[str], processes: int) -> int:
     Raises:
         UserError: a mistake in the configuration, before any process is started.
     """
-    alone = dict(settings.config.trainer) | {"devices": 1}
-    Workbench(settings.but(trainer=alone).config, Reporter(quiet=True)).check(plans=True)
+    Workbench(settings.on_one_device().config, Reporter(quiet=True)).check(plans=True)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process that failed has said why
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where every task has a label
@@ -45,6 +45,8 @@ def launch(settings: Settings, argv: Sequence[str], processes: int) -> int:
     config.max_restarts = 0  # the same command goes on where the run stopped
     try:
         elastic_launch(config, sys.executable)("-m", "branchtune", "fit", *argv)
+    except SignalException:
+        raise KeyboardInterrupt from None
     except ChildFailedError as error:
         _, first = error.get_first_failure()
         return first.exitcode if first.exitcode > 0 else 1

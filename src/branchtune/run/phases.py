@@ -58,22 +58,38 @@ class Phases:
 
     def run_all(self, reuse: Path | None) -> Results:
         """Run or continue the run to its end; see `fit`."""
-        with self.started(plans=True), together(self.bench.device) as team:
+        with self.started(plans=True):
             if reuse is not None:
                 self._take_over(reuse)
-            model = self._prepared()
-            self.run.write("manifest.json", manifest(self.bench, model))
-            if self.bench.start is not None and self.bench.start.new is None:
-                return self.finish(model, Training(0.0, None))
+            if self._nothing_new():
+                model, training = self._noted(), Training(0.0, None)
+            else:
+                model, training = self._trained_together()
+            return self.finish(model, training)
+
+    def _trained_together(self) -> tuple[MultiTaskModel, Training]:
+        """By all processes of the run, of which this is the first; alone again when it returns."""
+        with together(self.bench.device) as team:
+            model = self._noted()
             self.decoders()
             team.wait()  # for the others, which read what was written until here
             self._load_decoders(model)
-            training = self._train(model)
-            team.leave()
-            return self.finish(model, training)
+            return model, self._train(model)
+
+    def _noted(self) -> MultiTaskModel:
+        """The model to train, with its numbers in the manifest."""
+        model = self._prepared()
+        self.run.write("manifest.json", manifest(self.bench, model))
+        return model
+
+    def _nothing_new(self) -> bool:
+        """Whether the run starts from a finished one and adds no task: nothing trains."""
+        return self.bench.start is not None and self.bench.start.new is None
 
     def assist(self) -> None:
         """The share of a process that is not the first one: it trains, and writes nothing."""
+        if self._nothing_new():
+            return
         with together(self.bench.device) as team:
             team.wait()
             model = self._prepared()

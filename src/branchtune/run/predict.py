@@ -22,8 +22,7 @@ from branchtune.run.directory import load_settings
 from branchtune.run.finished import load_model
 from branchtune.run.prediction_folder import PredictionFolder
 from branchtune.run.workbench import Workbench
-from branchtune.shipping.config import ModelConfig
-from branchtune.shipping.files import read_config
+from branchtune.shipping.load import read_model_config
 
 
 @dataclass(frozen=True)
@@ -67,20 +66,18 @@ def predict(
         UserError: the run has no model, a task does not exist, two images have one name, a number is too small, or the
             folder cannot be written.
     """
-    config = load_settings(run).config
+    config = load_settings(run).on_one_device().config
     for name in tasks or ():
         if name not in config.tasks:
             raise unknown("task", name, config.tasks)
     if batch_size < 1 or workers < 0:
-        raise UserError(
-            f"batch_size={batch_size}, workers={workers}: at least 1 image and 0 workers"
-        )
+        raise UserError(f"batch_size={batch_size}, workers={workers}: at least 1 image and 0 workers")
     _check_names(images)
     bench = Workbench(config, reporter)
     model = load_model(run, bench)
     wanted = list(model.tasks if tasks is None else tasks)
-    hashes = ModelConfig.from_json(read_config(run / "model")).hashes
-    folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, overwrite)
+    hashes = read_model_config(run / "model").hashes
+    folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, images, overwrite)
     todo = [path for path in images if not folder.has(path.stem)]
     files = _ImageFiles(todo, Transform({}, config.data.image_size, *bench.normalisation))
     loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=list)

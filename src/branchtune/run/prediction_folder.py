@@ -23,26 +23,50 @@ NAME = "predictions.json"
 class PredictionFolder:
     """What one model predicts, image by image; what is there already is not made again.
 
+    `predictions.json` says of which model the predictions are, and of which file (path, size, time) each one is: those
+    of another file of the same name are deleted first, and so are another model's where they are overwritten.
+
     Args:
         path: made where it does not exist.
         tasks: that are predicted.
         hashes: of the model's files.
+        images: what is predicted, of different names.
         overwrite: make everything again, also over another model's predictions.
 
     Raises:
         UserError: the folder cannot be written, or holds the predictions of another model.
     """
 
-    def __init__(self, path: Path, tasks: Sequence[Task], hashes: Mapping[str, str], overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tasks: Sequence[Task],
+        hashes: Mapping[str, str],
+        images: Sequence[Path],
+        overwrite: bool = False,
+    ) -> None:
         self.path, self.tasks, self.overwrite = path, list(tasks), overwrite
         note = path / NAME
-        if note.exists() and not overwrite and _model_of(note) != dict(hashes):
+        before = _read(note) if note.exists() else {"model": dict(hashes), "images": {}}
+        same = before["model"] == dict(hashes)
+        if not same and not overwrite:
             raise UserError(f"{path} holds predictions of another model: choose another folder, or --overwrite them")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {path}: {error.strerror}, choose another folder with --out") from error
-        write_json(note, {"format": 1, "model": dict(hashes)})
+        sources = {image.stem: _source(image) for image in images}
+        known = before["images"]
+        for stem in known:
+            if not same or known[stem] != sources.get(stem, known[stem]):
+                self._delete(stem)
+        write_json(note, {"format": 1, "model": dict(hashes), "images": {**(known if same else {}), **sources}})
+
+    def _delete(self, stem: str) -> None:
+        for file in self.path.iterdir():
+            name, _, ending = file.name.removeprefix(f"{stem}.").partition(".")
+            if file.name.startswith(f"{stem}.") and ending in ("npy", "png") and name:
+                file.unlink()
 
     def has(self, stem: str) -> bool:
         """Whether all files of the image of this name are there."""
@@ -64,7 +88,14 @@ class PredictionFolder:
         return [self.path / f"{stem}.{task.name}.{ending}" for ending in endings]
 
 
-def _model_of(note: Path) -> Any:
-    way = "choose another folder, or --overwrite what it holds"
+def _read(note: Path) -> dict[str, Any]:
+    way = "choose another folder, or delete it"
     content = read_json(note, missing=way, damaged=way)
-    return content.get("model") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not {"model", "images"} <= content.keys():
+        raise UserError(f"{note} is damaged: {way}")
+    return content
+
+
+def _source(image: Path) -> list[Any]:
+    state = image.stat()
+    return [str(image.resolve()), state.st_size, state.st_mtime_ns]

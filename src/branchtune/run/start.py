@@ -14,7 +14,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.run.directory import RunDirectory, load_settings
 from branchtune.settings import Settings
 from branchtune.shipping.config import ModelConfig
-from branchtune.shipping.files import read_config
+from branchtune.shipping.load import read_model_config
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
@@ -73,7 +73,7 @@ class Start:
     @cached_property
     def saved(self) -> ModelConfig:
         """What the finished run's model says of itself."""
-        return ModelConfig.from_json(read_config(self.run / "model"))
+        return read_model_config(self.run / "model")
 
     @property
     def before(self) -> TaskTree:

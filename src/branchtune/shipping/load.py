@@ -41,7 +41,7 @@ def load_pretrained(
             again, or is not the one that the model was trained on; a class of the user's own cannot be imported.
     """
     folder = local_folder(path, revision, token)
-    config = _config(folder)
+    config = read_model_config(folder)
     adapters, decoders = read_tensors(folder / ADAPTERS), read_tensors(folder / DECODERS)
     if backbone is not None and backbone_checkpoint is not None:
         raise UserError("backbone= and backbone_checkpoint= exclude each other: pass one of them")
@@ -57,7 +57,12 @@ def load_pretrained(
     return _to_device(model, device or next(backbone.parameters()).device).eval()
 
 
-def _config(folder: Path) -> ModelConfig:
+def read_model_config(folder: Path) -> ModelConfig:
+    """What adapter_config.json of the folder says.
+
+    Raises:
+        UserError: it is missing, damaged or of a newer format; with the file's name.
+    """
     data = read_config(folder)
     try:
         return ModelConfig.from_json(data)

@@ -61,6 +61,11 @@ def device_numbers(trainer: Mapping[str, Any]) -> list[int]:
 def _index(trainer: Mapping[str, Any]) -> int:
     numbers, (rank, count) = device_numbers(trainer), local_rank_and_count()
     if count > 1:
+        if len(numbers) not in (1, count):
+            raise UserError(
+                f"trainer.devices={trainer.get('devices')!r}, but torchrun has started {count} processes here: give as "
+                "many, or leave the key out"
+            )
         return numbers[rank] if len(numbers) == count else rank
     if len(numbers) > 1 or trainer.get("num_nodes", 1) != 1:
         raise UserError(

@@ -55,6 +55,7 @@ class MultiTaskModule(L.LightningModule):
         self.metrics = TaskMetrics(model.tasks.values())
         self.train_losses: dict[str, list[Tensor]] = {}
         self._gradients: dict[str, list[Tensor | None]] = {}
+        self._labelled = False
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(int(sample_generator(self.seed, self.current_epoch, self.global_rank).integers(2**62)))
@@ -71,7 +72,17 @@ class MultiTaskModule(L.LightningModule):
         if not self.automatic_optimization:
             self._manual_step(weighted, batch_index)
             return None
-        return torch.stack(list(weighted.values())).sum() if weighted else None
+        self._labelled |= bool(weighted)
+        if weighted:
+            return torch.stack(list(weighted.values())).sum()
+        # Lightning cannot skip a step of several processes: a gradient of zeros, dropped before the optimizer sees it.
+        outputs = self.model(read_images(batch), list(tasks)).values() if self.trainer.world_size > 1 else ()
+        return torch.stack([output.sum() for output in outputs]).sum() * 0.0 if outputs else None
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if not self._labelled:
+            optimizer.zero_grad(set_to_none=True)
+        self._labelled = False
 
     def _manual_step(self, losses: Mapping[str, Tensor], batch_index: int) -> None:
         optimizer: Any = self.optimizers()
@@ -114,6 +125,8 @@ class MultiTaskModule(L.LightningModule):
         self.log_dict(self.task_optimizer.diagnostics(optimizer.optimizer))
 
     def on_validation_epoch_start(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._share_statistics()
         self.metrics.reset()
 
     def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -36,10 +37,18 @@ def ddp_options() -> dict[str, Any]:
     return {"find_unused_parameters": True, buffers: False}
 
 
-def trainer_arguments() -> dict[str, Any]:
-    """What the Trainer needs to know where there are several processes; nothing otherwise."""
+def trainer_arguments(device: torch.device, trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """What Lightning's Trainer needs to know where there are several processes; nothing otherwise.
+
+    Args:
+        device: of this process.
+        trainer: the user's keys, whose list of devices is that of the processes where it is as long.
+    """
     _, processes = rank_and_count()
     if processes == 1:
         return {}
     _, here = local_rank_and_count()
-    return {"strategy": DDPStrategy(**ddp_options()), "devices": here, "num_nodes": processes // here}
+    devices, wanted = here, trainer.get("devices")
+    if device.type == "cuda" and isinstance(wanted, list | tuple) and len(wanted) == here:
+        devices = list(wanted)  # type: ignore[assignment]
+    return {"strategy": DDPStrategy(**ddp_options()), "devices": devices, "num_nodes": processes // here}

@@ -56,7 +56,7 @@ def build_trainer(
         "plugins": [AtomicCheckpointIO()],
         "default_root_dir": directory,
         "use_distributed_sampler": False,
-        **trainer_arguments(),
+        **trainer_arguments(device, config.trainer),
     }
     if config.optimizer.per_task_gradients:
         arguments = {key: value for key, value in arguments.items() if key not in MANUAL_KEYS}
