@@ -270,7 +270,7 @@ def test_help_and_print_config_end_well_and_print_no_warning(
             2,
             "branchtune: runs/x: No space left on device; free some space there; the same command continues the run\n",
         ),
-        ("predict", OSError(13, "Permission denied", "x"), 2, "x: Permission denied; give yourself permission there\n"),
+        ("plan", OSError(13, "Permission denied", "x"), 2, "x: Permission denied; give yourself permission there\n"),
         ("evaluate", OSError(5, "Input/output error"), 2, "branchtune: Input/output error\n"),
         (
             "evaluate",
