@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from branchtune.cli.main import main
@@ -30,8 +31,8 @@ def numbers(run: Path) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["WeightedSum", "AdaTask"])
 def test_two_processes_give_the_numbers_of_one(finished: Path, optimizer: str) -> None:
-    same = ["--affinity.batch_size=2", f"--optimizer=branchtune.{optimizer}"]
-    alone = ["--trainer.max_epochs=2", "--method=shared", "--decoder_fit.steps=0", *same]
+    same = ["--method=shared", "--decoder_fit.steps=0", f"--optimizer=branchtune.{optimizer}"]
+    alone = ["--trainer.max_epochs=2", *same]
     assert main(["fit", str(finished), f"--name=alone-{optimizer}", *alone, "--quiet"]) == 0
     done = fit(finished, f"--name=together-{optimizer}", *alone)
     assert done.returncode == 0, done.stderr
@@ -43,6 +44,20 @@ def test_two_processes_give_the_numbers_of_one(finished: Path, optimizer: str) -
     assert main(["predict", str(run), str(image), "-o", str(run / "out"), "--quiet"]) == 0
     first, second = ((run_of(finished, f"{k}-{optimizer}") / "metrics.csv").read_text() for k in ("alone", "together"))
     assert len(first.splitlines()) == len(second.splitlines())
+
+
+@pytest.mark.slow
+def test_a_joint_batch_without_any_label_moves_nothing(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    for name in ("0002", "0005", "0009"):  # of the four training images
+        np.save(tmp_path / "nyud" / "depth" / f"{name}.npy", np.zeros((12, 16), np.float32))
+    alone = ["--tasks={depth: {class_path: branchtune.Depth, init_args: {name: depth}}}"]
+    alone += ["--method=shared", "--decoder_fit.steps=0", "--trainer.max_epochs=2"]
+    assert main(["fit", str(config), "--name=alone", *alone, "--quiet"]) == 0
+    done = fit(config, "--name=together", *alone)
+    assert done.returncode == 0, done.stderr
+    expected, found = (numbers(tmp_path / "runs" / name) for name in ("alone", "together"))
+    assert found == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.mark.slow

@@ -55,12 +55,12 @@ def test_settings_that_do_not_fit_into_json(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no reference at '.*none.json': `branchtune reference CONFIG`"):
+    with pytest.raises(UserError, match=r"none.json does not exist: `branchtune reference CONFIG`"):
         Reference.load(tmp_path / "none.json")
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read the reference"):
+    with pytest.raises(UserError, match=r"cannot be read .*check the path"):
         Reference.load(tmp_path)
 
 
@@ -82,7 +82,7 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
 def test_damaged_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "reference.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"reference '.*reference.json' is damaged") as error:
+    with pytest.raises(UserError, match=r"reference.json'? is damaged") as error:
         Reference.load(path)
     assert "\n" not in str(error.value)
 

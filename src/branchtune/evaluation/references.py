@@ -6,11 +6,11 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from branchtune.atomic import write_text
 from branchtune.errors import UserError
+from branchtune.json_file import read_json
 
 FORMAT = 1
 
@@ -58,7 +58,9 @@ class Reference:
             UserError: a file that is missing, damaged, or of a newer format.
         """
         name = os.fspath(path)
-        content = _read_json(name)
+        content = read_json(
+            name, missing="`branchtune reference CONFIG` writes a reference", damaged="write the reference again"
+        )
         found = content.get("format") if isinstance(content, dict) else None
         if isinstance(found, int) and found > FORMAT:
             raise UserError(f"reference {name!r} has format {found}, this version reads {FORMAT}: update branchtune")
@@ -70,14 +72,3 @@ class Reference:
             raise UserError(f"reference {name!r} is damaged, write it again (no {error})") from error
         except (TypeError, ValueError) as error:
             raise UserError(f"reference {name!r} is damaged, write it again ({error})") from error
-
-
-def _read_json(name: str) -> Any:
-    try:
-        return json.loads(Path(name).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"no reference at {name!r}: `branchtune reference CONFIG` writes one") from error
-    except OSError as error:
-        raise UserError(f"cannot read the reference {name!r}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"reference {name!r} is damaged, write it again (not JSON: {error})") from error

@@ -69,10 +69,10 @@ class Phases:
 
     def _trained_together(self) -> tuple[MultiTaskModel, Training]:
         """By all processes of the run, of which this is the first; alone again when it returns."""
-        with together(self.bench.device) as team:
+        with together(self.bench.device) as wait:
             model = self._noted()
             self.decoders()
-            team.wait()  # for the others, which read what was written until here
+            wait()  # for the others, which read what was written until here
             self._load_decoders(model)
             return model, self._train(model)
 
@@ -90,8 +90,8 @@ class Phases:
         """The share of a process that is not the first one: it trains, and writes nothing."""
         if self._nothing_new():
             return
-        with together(self.bench.device) as team:
-            team.wait()
+        with together(self.bench.device) as wait:
+            wait()
             model = self._prepared()
             self._load_decoders(model)
             self._train(model)

@@ -57,15 +57,12 @@ class PredictionFolder:
             raise UserError(f"cannot write to {path}: {error.strerror}, choose another folder with --out") from error
         sources = {image.stem: _source(image) for image in images}
         known = before["images"]
-        for stem in known:
-            if not same or known[stem] != sources.get(stem, known[stem]):
-                self._delete(stem)
+        self._delete({stem for stem in known if not same or known[stem] != sources.get(stem, known[stem])})
         write_json(note, {"format": 1, "model": dict(hashes), "images": {**(known if same else {}), **sources}})
 
-    def _delete(self, stem: str) -> None:
-        for file in self.path.iterdir():
-            name, _, ending = file.name.removeprefix(f"{stem}.").partition(".")
-            if file.name.startswith(f"{stem}.") and ending in ("npy", "png") and name:
+    def _delete(self, stems: set[str]) -> None:
+        for file in self.path.iterdir() if stems else ():
+            if file.suffix in (".npy", ".png") and file.name.rsplit(".", 2)[0] in stems:  # no task has a dot
                 file.unlink()
 
     def has(self, stem: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -17,42 +17,33 @@ PATIENCE = timedelta(days=1)
 LOST_ANOTHER, SECONDS_AFTER_ANOTHER = 75, 5.0
 
 
-class Team:
-    """The processes that `torchrun` has started, or this one alone."""
-
-    def __init__(self) -> None:
-        self._together = rank_and_count()[1] > 1
-
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self._together:
-            torch.distributed.barrier()
-
-    def leave(self) -> None:
-        """From here on the process is alone: metrics are its own, no other is waited for."""
-        if self._together and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        self._together = False
-
-
 @contextmanager
-def together(device: torch.device) -> Iterator[Team]:
-    """Connect the processes of the run for the block.
+def together(device: torch.device) -> Iterator[Callable[[], None]]:
+    """Connect the processes that `torchrun` has started for the block; after it each is alone, its metrics its own.
 
     Metrics are added up on the CPU whatever the device, hence two backends on a GPU.
+
+    Yields:
+        A function that returns when every process has called it; at once where this process is the only one.
     """
-    team = Team()
-    if rank_and_count()[1] > 1:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    if rank_and_count()[1] == 1:
+        yield lambda: None
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield team
+        yield _wait
     except RuntimeError as error:
         if "by peer" not in str(error):  # gloo's "connection closed by peer", "connection reset by peer"
             raise
         time.sleep(SECONDS_AFTER_ANOTHER)
         raise SystemExit(LOST_ANOTHER) from None
     finally:
-        team.leave()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _wait() -> None:
+    torch.distributed.barrier()

@@ -63,8 +63,9 @@ class MultiTaskModule(L.LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
         tasks = self.model.trained_tasks
+        outputs = self.model(read_images(batch), list(tasks))
         with joint_step():
-            losses = task_losses(self.model(read_images(batch), list(tasks)), batch, tasks)
+            losses = task_losses(outputs, batch, tasks)
         check_finite("loss", losses, batch.get("id", ()), f"at step {self.global_step}", ADVICE)
         for name, loss in losses.items():
             self.train_losses.setdefault(name, []).append(loss.detach())
@@ -73,11 +74,10 @@ class MultiTaskModule(L.LightningModule):
             self._manual_step(weighted, batch_index)
             return None
         self._labelled |= bool(weighted)
-        if weighted:
-            return torch.stack(list(weighted.values())).sum()
-        # Lightning cannot skip a step of several processes: a gradient of zeros, dropped before the optimizer sees it.
-        outputs = self.model(read_images(batch), list(tasks)).values() if self.trainer.world_size > 1 else ()
-        return torch.stack([output.sum() for output in outputs]).sum() * 0.0 if outputs else None
+        if not weighted and self.trainer.world_size > 1:
+            # Lightning cannot skip a step of several processes: a gradient of zeros, which the optimizer never sees.
+            return torch.stack([output.sum() for output in outputs.values()]).sum() * 0.0
+        return torch.stack(list(weighted.values())).sum() if weighted else None
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if not self._labelled:
