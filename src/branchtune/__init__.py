@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from branchtune.decoders.light import LightDecoder
     from branchtune.errors import UserError
     from branchtune.evaluation.delta_m import delta_m
+    from branchtune.low_memory.model import LowMemoryModel
     from branchtune.merging.model import MergedModel
     from branchtune.model import MultiTaskModel
     from branchtune.planning import plan
@@ -57,6 +58,7 @@ _MODULES = {
     "ImageRegression": "tasks.regression",
     "LightDecoder": "decoders.light",
     "LoRA": "adapters.lora",
+    "LowMemoryModel": "low_memory.model",
     "MergedModel": "merging.model",
     "MultiTaskModel": "model",
     "Normals": "tasks.normals",
@@ -91,6 +93,7 @@ __all__ = [
     "ImageRegression",
     "LightDecoder",
     "LoRA",
+    "LowMemoryModel",
     "MergedModel",
     "MultiTaskModel",
     "Normals",

@@ -27,6 +27,8 @@ from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
 if TYPE_CHECKING:
+    from branchtune.low_memory.model import LowMemoryModel
+    from branchtune.low_memory.weights import Precision
     from branchtune.merging.model import MergedModel
 
 
@@ -239,6 +241,14 @@ class MultiTaskModel(nn.Module):
         from branchtune.merging.merge import merge
 
         return merge(self, levels, memory_limit=memory_limit, batch_size=batch_size, example_inputs=example_inputs)
+
+    def low_memory(
+        self, precision: Precision = "bfloat16", *, example_inputs: Mapping[str, Tensor] | None = None
+    ) -> LowMemoryModel:
+        """A model for inference with the frozen weights in low precision; see `low_memory.model.low_memory`."""
+        from branchtune.low_memory.model import low_memory
+
+        return low_memory(self, precision, example_inputs=example_inputs)
 
     def save_pretrained(self, path: str | PathLike[str], **options: Any) -> None:
         """Write the model to a folder without the frozen backbone's weights; see `shipping.save.save_pretrained`."""

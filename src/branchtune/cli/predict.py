@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser
 
@@ -27,6 +28,12 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=8, help="images per pass of the model")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    parser.add_argument(
+        "--low_memory",
+        type=Literal["bfloat16", "int8"] | None,
+        default=None,
+        help="precision of the frozen weights (int8 needs torchao)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="also predict what the folder holds already")
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     options = parse(parser, argv)
@@ -44,6 +51,7 @@ def run(argv: Sequence[str]) -> None:
         batch_size=options.batch_size,
         workers=options.workers,
         overwrite=options.overwrite,
+        low_memory=options.low_memory,
     )
     kept = f", {done.present} were there already" if done.present else ""
     reporter.say(f"wrote {done.written} images to {options.out}{kept}")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import nn
 
 from branchtune.backbone.clone import clone_sharing_weights, drop_own_hooks
 from branchtune.branching import BranchedBackbone
-from branchtune.errors import UserError
 from branchtune.merging.per_group import PerGroup
 from branchtune.merging.units import Unit
 from branchtune.merging.weights import set_merged_weight
+from branchtune.snapshot import BackboneSnapshot
 
 
-class MergedBackbone(BranchedBackbone):
+class MergedBackbone(BackboneSnapshot):
     """A copy of a branched backbone, for inference.
 
     At a merged level with one group the adapted layers hold the merged weights; at one with several groups each of
@@ -28,17 +26,13 @@ class MergedBackbone(BranchedBackbone):
         merged: per merged level its units; none are needed where the level has one group.
     """
 
-    def __init__(
-        self, source: BranchedBackbone, extras: Sequence[str], merged: Mapping[int, Sequence[Unit]] | None = None
-    ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            super().__init__(source.frozen, source.spec, source.tree, source.adapter, extras, source.train_backbone)
-        self.adapters = copy.deepcopy(source.adapters)
+    what = ("merged", "merge")
+
+    def __init__(self, source: BranchedBackbone, extras: Sequence[str], merged: Mapping[int, Sequence[Unit]]) -> None:
+        super().__init__(source, extras)
         if merged:
             self._merge(merged)
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
-        self.eval()
+            self.rest()
 
     def _merge(self, merged: Mapping[int, Sequence[Unit]]) -> None:
         counts = self.tree.group_counts
@@ -79,13 +73,3 @@ class MergedBackbone(BranchedBackbone):
             for name, child in list(parent._modules.items()):  # every name, where a module has several
                 if child is not None and child in new:
                     parent.register_module(name, new[child])
-
-    def train(self, mode: bool = True) -> MergedBackbone:
-        """Stays in eval mode whatever `mode` is."""
-        super().train(False)
-        return self
-
-    def requires_grad_(self, requires_grad: bool = True) -> MergedBackbone:
-        if requires_grad:
-            raise UserError("a merged model does not train: train the model that it was made from, and merge again")
-        return self

@@ -24,6 +24,7 @@ from branchtune.merging.units import Unit, find_units
 from branchtune.merging.weights import weight_problem
 from branchtune.model import MultiTaskModel
 from branchtune.scalars import whole
+from branchtune.snapshot import BackboneSnapshot
 
 
 @torch.inference_mode(False)
@@ -80,7 +81,7 @@ def merge(
     choices = choose(facts, wanted, memory_limit, batch_size, placement(plain).device.type, size)
     merged: dict[int, Sequence[Unit]] = {c.level: units.get(c.level, ()) for c in choices if c.merged}
     backbone = MergedBackbone(source, model.extras, merged)
-    _check_same(MergedBackbone(source, model.extras), backbone, example_inputs)
+    _check_same(BackboneSnapshot(source, model.extras), backbone, example_inputs)
     return MergedModel(model, backbone, choices)
 
 
@@ -131,7 +132,7 @@ def _record(plain: Any, source: BranchedBackbone, count: int, example_inputs: Ma
         raise UserError(f"{error}; where the backbone needs more than images, pass example_inputs=") from error
 
 
-def _check_same(live: MergedBackbone, merged: MergedBackbone, example_inputs: Mapping[str, Tensor] | None) -> None:
+def _check_same(live: BackboneSnapshot, merged: MergedBackbone, example_inputs: Mapping[str, Tensor] | None) -> None:
     """Code that reads the weight of an adapted layer beside calling it would see the merged one: observe it."""
     images = _images(live, 2)
     tolerance = 1e-3 if images.dtype.itemsize >= 4 else 5e-2

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
-
-import torch
-from torch import nn
+from typing import Any
 
 from branchtune.cost import LevelCost, TreeCost
-from branchtune.errors import UserError
 from branchtune.merging.backbone import MergedBackbone
 from branchtune.merging.choice import LevelChoice
 from branchtune.model import MultiTaskModel
+from branchtune.snapshot import ModelSnapshot
 
 
-class MergedModel(MultiTaskModel):
+class MergedModel(ModelSnapshot):
     """A model whose adapters are folded into copies of the weights, level by level, where that was chosen.
-
-    For inference only: it holds no parameter that trains, and stays in eval mode whatever `train()` says. It is a
-    snapshot: training the model that it was made from does not change it. Both share the frozen weights that merging
-    does not change.
 
     Args:
         model: what was merged.
@@ -33,18 +25,12 @@ class MergedModel(MultiTaskModel):
         choices: per level what was done, what it copies and saves, and why; `describe()` gives them in text.
     """
 
-    @torch.inference_mode(False)
+    instead_of_saving = "merge()"
+
     def __init__(self, model: MultiTaskModel, backbone: MergedBackbone, choices: Sequence[LevelChoice]) -> None:
-        nn.Module.__init__(self)  # the parts are those of `model`, nothing is built
-        self.tasks, self.extras, self.decoder = dict(model.tasks), model.extras, model.decoder
-        self.train_tasks: tuple[str, ...] = ()
-        self.backbone = backbone
-        self.decoders = copy.deepcopy(model.decoders)
+        super().__init__(model, backbone)
         self.choices = tuple(choices)
-        for parameter in self.decoders.parameters():
-            parameter.requires_grad_(False)
         self._counts = _counts(model, backbone)
-        self.eval()
 
     def describe(self) -> str:
         """One line per level: merged or live, parameters copied, multiply-accumulates saved, and the reason."""
@@ -69,22 +55,6 @@ class MergedModel(MultiTaskModel):
     def count_parameters(self, *, trained_only: bool = False) -> dict[str, int]:
         """Parameters by owner; none of them trains. `merged`: weights that adapters were folded into, every copy."""
         return {} if trained_only else dict(self._counts)
-
-    def train(self, mode: bool = True) -> MergedModel:
-        super().train(False)
-        return self
-
-    def requires_grad_(self, requires_grad: bool = True) -> MergedModel:
-        self.backbone.requires_grad_(requires_grad)
-        return self
-
-    def add_task(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise UserError("this model is merged: change the tasks of the one that it was made from, and merge that")
-
-    remove_task = training_only = add_task
-
-    def merge(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise UserError("this model is merged already: merge the one that it was made from")
 
 
 def _counts(model: MultiTaskModel, backbone: MergedBackbone) -> dict[str, int]:

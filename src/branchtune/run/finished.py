@@ -5,20 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from branchtune.evaluation.evaluate import evaluate
+from branchtune.low_memory.model import LowMemoryModel
+from branchtune.low_memory.weights import Precision
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.run.directory import load_settings
 from branchtune.run.workbench import Workbench
 
 
-def load_model(run: Path, bench: Workbench) -> MultiTaskModel:
-    """The run's model in eval mode, on the device of its configuration."""
-    return MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone, device=bench.device)
+def load_model(run: Path, bench: Workbench, low_memory: Precision | None = None) -> MultiTaskModel:
+    """The run's model in eval mode, on the device of its configuration.
+
+    Args:
+        low_memory: store the frozen weights in this precision, see `low_memory.model.low_memory`.
+    """
+    model = MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone, device=bench.device)
+    return model if low_memory is None else model.low_memory(low_memory)
 
 
-def evaluate_run(run: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
+def evaluate_run(run: Path, reporter: Reporter, low_memory: Precision | None = None) -> dict[str, dict[str, float]]:
     """Metrics of a finished run's model, computed again on the data of its configuration."""
     bench = Workbench(load_settings(run).on_one_device().config, reporter)
-    model, batches = load_model(run, bench), bench.test_batches()
+    model, batches = load_model(run, bench, low_memory), bench.test_batches()
+    if isinstance(model, LowMemoryModel):
+        reporter.say(model.describe())
     with reporter.track("evaluate", len(batches)) as advance:
         return evaluate(model, batches, advance)

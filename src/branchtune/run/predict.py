@@ -16,6 +16,7 @@ from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
 from branchtune.decoders.resample import resize
 from branchtune.errors import UserError, unknown
+from branchtune.low_memory.weights import Precision
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.run.directory import load_settings
@@ -50,6 +51,7 @@ def predict(
     batch_size: int = 8,
     workers: int = 0,
     overwrite: bool = False,
+    low_memory: Precision | None = None,
 ) -> Predicted:
     """Write raw outputs and pictures of every image and task; an interrupted call goes on where it stopped.
 
@@ -61,10 +63,11 @@ def predict(
         batch_size: images per pass of the model.
         workers: processes that read images.
         overwrite: also predict what is there already.
+        low_memory: store the frozen weights in this precision.
 
     Raises:
-        UserError: the run has no model, a task does not exist, two images have one name, a number is too small, or the
-            folder cannot be written.
+        UserError: the run has no model, its weights cannot be stored in that precision, a task does not exist, two
+            images have one name, a number is too small, or the folder cannot be written.
     """
     config = load_settings(run).on_one_device().config
     for name in tasks or ():
@@ -74,9 +77,11 @@ def predict(
         raise UserError(f"batch_size={batch_size}, workers={workers}: at least 1 image and 0 workers")
     _check_names(images)
     bench = Workbench(config, reporter)
-    model = load_model(run, bench)
+    model = load_model(run, bench, low_memory)
     wanted = list(model.tasks if tasks is None else tasks)
-    hashes = read_model_config(run / "model").hashes
+    hashes = dict(read_model_config(run / "model").hashes)
+    if low_memory is not None:
+        hashes["precision"] = low_memory
     folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, images, overwrite)
     todo = [path for path in images if not folder.has(path.stem)]
     files = _ImageFiles(todo, Transform({}, config.data.image_size, *bench.normalisation))

@@ -16,6 +16,7 @@ from branchtune._version import __version__
 from branchtune.backbone.check import image_channels
 from branchtune.backbone.statistics import image_statistics
 from branchtune.errors import UserError
+from branchtune.low_memory.model import LowMemoryModel
 from branchtune.model import MultiTaskModel
 from branchtune.route import Route
 from branchtune.scalars import whole
@@ -83,8 +84,11 @@ def trace_graph(
         image_size: height and width, or one number for both; default: those that the backbone was traced with.
 
     Raises:
-        UserError: an unknown task, a size that the backbone cannot take, or code that cannot be traced.
+        UserError: a low-memory model, an unknown task, a size that the backbone cannot take, or code that cannot be
+            traced.
     """
+    if isinstance(model, LowMemoryModel):
+        raise UserError("graphs are exported in float32: export the model that this low-memory one was made from")
     names = task_names(model, tasks)
     if INPUT in names:
         raise UserError(f"a task named {INPUT!r} has the name of the graph's input: leave it out, or rename it")

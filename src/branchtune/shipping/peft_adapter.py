@@ -15,8 +15,8 @@ from branchtune.adapters.lora import LoRA, is_depthwise
 from branchtune.backbone.clone import clone_sharing_weights
 from branchtune.backbone.spec import Site
 from branchtune.errors import UserError
-from branchtune.merging.model import MergedModel
 from branchtune.model import MultiTaskModel
+from branchtune.snapshot import ModelSnapshot
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -28,8 +28,8 @@ def check_method(model: MultiTaskModel) -> None:
     Raises:
         UserError: names the adapter, site or extra, and what to use instead.
     """
-    if isinstance(model, MergedModel):
-        raise UserError("a merged model has lost adapters that PEFT would need: export the model that it was made from")
+    if isinstance(model, ModelSnapshot):
+        raise UserError(f"a {model.kind} model lacks what PEFT would need: export the model that it was made from")
     adapter, instead = model.adapter, "use --format onnx or torch, or save_pretrained"
     if model.backbone.train_backbone:
         raise UserError(f"PEFT has no format for a backbone that was fine-tuned as a whole: {instead}")

@@ -11,12 +11,12 @@ from typing import Any
 
 from branchtune.atomic import replace_directory
 from branchtune.errors import UserError
-from branchtune.merging.model import MergedModel
 from branchtune.model import MultiTaskModel
 from branchtune.shipping.card import model_card
 from branchtune.shipping.config import ModelConfig
 from branchtune.shipping.files import ADAPTERS, CARD, CONFIG, DECODERS, FILES
 from branchtune.shipping.tensors import adapter_tensors, decoder_tensors, to_bytes
+from branchtune.snapshot import ModelSnapshot
 
 
 def save_pretrained(
@@ -40,13 +40,13 @@ def save_pretrained(
         name: by which the card loads the model; default: that of the folder.
 
     Raises:
-        UserError: a merged model; the folder holds something else or cannot be written; a task, adapter or decoder of
-            the user's own that cannot be described (see `describe`).
+        UserError: a merged or low-memory model; the folder holds something else or cannot be written; a task, adapter
+            or decoder of the user's own that cannot be described (see `describe`).
     """
-    if isinstance(model, MergedModel):
+    if isinstance(model, ModelSnapshot):
         raise UserError(
-            "a merged model is not saved: save the model that it was made from, and merge after loading: "
-            "MultiTaskModel.from_pretrained(path).merge()"
+            f"a {model.kind} model is not saved: save the model that it was made from, and after loading call "
+            f"MultiTaskModel.from_pretrained(path).{model.instead_of_saving}"
         )
     path = Path(path)
     _check_folder(path)

@@ -1,0 +1,183 @@
+"""Low-memory inference: the stored weights are the rounded ones, everything else is as it was, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import branchtune as bt
+from branchtune.cli.main import main
+from contract_backbones import CONTRACTS, TREES, grow, randomise, relative_error
+from finished_run import run_of
+from small_backbones import Tokens
+from small_backbones import grow as grow_small
+from small_model import small_model
+
+LINEAR = ("vit_tiny", "swin_tiny", "masked_net")
+
+
+def images(dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5), dtype=dtype)
+
+
+def twin_of(model: bt.MultiTaskModel, stored: bt.LowMemoryModel) -> bt.MultiTaskModel:
+    """The model in full precision with the rounded weights, after a look at the rounding."""
+    twin = copy.deepcopy(model)
+    for name, module in twin.backbone.frozen.named_modules():
+        found = stored.backbone.frozen.get_submodule(name)
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        weight, low = module.weight.detach(), found.weight.detach()
+        if f"{name}.weight" in model.backbone.extra_names:
+            assert torch.equal(weight, low)
+        elif stored.precision == "bfloat16":
+            module.weight.data = weight.to(torch.bfloat16).to(weight.dtype)
+        elif isinstance(module, nn.Linear):
+            module.weight.data = low.dequantize()
+            step = weight.abs().amax(1, keepdim=True) / 127.5
+            assert torch.all((module.weight - weight).abs() <= 0.5001 * step)
+    return twin
+
+
+@pytest.mark.parametrize("options", [{}, {"extras": ("patch_embed", "patch_merging")}], ids=["frozen", "extras"])
+def test_bfloat16_computes_in_full_precision_with_rounded_frozen_weights(options: dict[str, Any]) -> None:
+    model = small_model(**options).eval()
+    stored = model.low_memory("bfloat16")
+    twin = twin_of(model, stored)
+    with torch.no_grad():
+        expected, found = twin(images()), stored(images())
+    for task in expected:
+        assert found[task].dtype == torch.float64
+        assert relative_error(found[task], expected[task]) < 1e-12
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_both_do_on_a_subset_of_tasks_too(name: str, precision: Any) -> None:
+    contract, model = CONTRACTS[name], randomise(grow(name, TREES["interleaved"], bt.LoRA(r=2))).float().eval()
+    stored = model.low_memory(precision, example_inputs=contract.inputs(1) or None)
+    twin = twin_of(model, stored)
+    x, inputs = contract.images(2, torch.float32), contract.inputs(2)
+    with torch.no_grad():
+        for tasks in (list(model.tasks), ["d", "c"]):
+            expected, found, full = (m(x, tasks, **inputs) for m in (twin, stored, model))
+            for task in tasks:
+                assert relative_error(found[task], expected[task]) < 0.01 * relative_error(found[task], full[task])
+
+
+def test_memory_is_that_of_the_stored_weights() -> None:
+    model = grow("vit_tiny", TREES["interleaved"], bt.LoRA(r=2)).float()
+    layers = [m for m in model.backbone.frozen.modules() if isinstance(m, nn.Linear)]
+    convolution = model.backbone.frozen.get_submodule("patch_embed.proj").weight
+    numbers, channels = sum(m.weight.numel() for m in layers), sum(m.out_features for m in layers)
+    saved = {
+        "bfloat16": 2 * (numbers + convolution.numel()),
+        "int8": 3 * numbers - 5 * channels,  # a scale and a zero point per output channel
+    }
+    for precision, expected in saved.items():
+        stored = model.low_memory(precision)  # type: ignore[arg-type]
+        assert stored.bytes_before == sum(p.nbytes for p in model.backbone.frozen.parameters())
+        assert stored.bytes_before - stored.bytes_after == expected
+        assert f"{stored.layers} weights in {precision}" in stored.describe()
+        assert stored.count_parameters() == model.count_parameters()
+        assert stored.cost() == model.cost()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_snapshot_that_leaves_the_model_as_it_was(precision: Any) -> None:
+    model = small_model(extras=("norms",)).float().train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    stored = model.low_memory(precision)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert kinds == {name: type(module) for name, module in model.named_modules()}
+    with torch.no_grad():
+        before = stored(images(torch.float32))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+        for name, output in stored(images(torch.float32)).items():
+            assert torch.equal(output, before[name])
+        copied = copy.deepcopy(stored)(images(torch.float32))
+    assert all(torch.equal(copied[name], before[name]) for name in before)
+
+
+def test_autocast_does_not_widen_the_weights() -> None:
+    model = small_model().float().eval()
+    stored = model.low_memory("bfloat16")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected, found = model(images(torch.float32)), stored(images(torch.float32))
+        assert stored.backbone.frozen.get_submodule("layers.1.blocks.0.mlp.fc1").weight.dtype == torch.bfloat16
+    for task in expected:
+        assert torch.equal(expected[task], found[task])
+
+
+def test_it_is_for_inference_alone(tmp_path: Path) -> None:
+    stored = small_model().low_memory()
+    assert isinstance(stored, bt.MultiTaskModel)
+    assert not any(parameter.requires_grad for parameter in stored.parameters())
+    assert not any(module.training for module in stored.train().modules())
+    with pytest.raises(bt.UserError, match="a low-memory model does not train: train the model that it was made from"):
+        stored.requires_grad_()
+    for call in (stored.merge, stored.low_memory, small_model().merge().low_memory):
+        with pytest.raises(bt.UserError, match=r"this model is (low-memory|merged) already"):
+            call()
+    with pytest.raises(bt.UserError, match="this model is low-memory: change the tasks of the one"):
+        stored.remove_task("a")
+    with pytest.raises(bt.UserError, match=r"not saved.*from_pretrained\(path\).low_memory\('bfloat16'\)"):
+        stored.save_pretrained(tmp_path / "model")
+    for name, export in (("model.onnx", bt.export_onnx), ("model.pt2", bt.export_torch)):
+        with pytest.raises(bt.UserError, match="graphs are exported in float32"):
+            export(stored, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Spectral(Tokens):
+    """Reads a weight beside calling its layer."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.two(self.one(self.tokens(images)) / torch.linalg.matrix_norm(self.one.weight, 2))
+
+
+def test_backbones_that_cannot() -> None:
+    with pytest.raises(bt.UserError, match="Spectral does not run with weights in int8: "):
+        grow_small(Spectral(), target_modules=["one", "two"]).low_memory("int8")
+    grow_small(Spectral(), target_modules=["one", "two"]).low_memory("bfloat16")
+    convolutions = grow("mobilenetv4_conv_small", TREES["interleaved"], bt.LoRA(r=2))
+    with pytest.raises(bt.UserError, match="has no frozen layer whose weight can be stored in int8"):
+        convolutions.low_memory("int8")
+
+
+def test_int8_of_float64_weights() -> None:
+    with pytest.raises(bt.UserError, match=r"int8 weights cannot be made of torch.float64: use model.float\(\) first"):
+        small_model().low_memory("int8")
+
+
+def test_an_unknown_precision_and_a_missing_torchao(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(bt.UserError, match=r"unknown precision 'int4'.*bfloat16"):
+        small_model().low_memory("int4")  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(bt.UserError, match=r"int8 weights need torchao: pip install 'branchtune\[int8\]'"):
+        small_model().low_memory("int8")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_evaluate_and_predict_on_the_command_line(
+    finished: Path, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(run_of(finished))
+    assert main(["evaluate", run, f"--low_memory={precision}", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert f"weights in {precision}" in printed
+    assert "(was " in printed
+    image, out = next((finished.parent / "nyud" / "images").iterdir()), str(tmp_path / "out")
+    call = ["predict", run, str(image), "-o", out, "--quiet"]
+    assert main([*call, f"--low_memory={precision}"]) == 0
+    assert main(call) == 2
+    assert "predictions of another model" in capsys.readouterr().err
