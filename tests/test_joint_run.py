@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from branchtune.cli.main import main
 from branchtune.run.results import Results
-from finished_run import run_of
+from finished_run import continued, run_of
 from tiny_run import write_config
 
 TOGETHER = ["--trainer.devices=2", "--data.batch_size=1"]  # the fixture's runs have one process and a batch of two
@@ -71,9 +72,19 @@ def test_a_data_error_in_one_process_ends_all_with_its_message(tmp_path: Path) -
     assert not (tmp_path / "runs" / "tiny" / "results.json").exists()
 
 
-def test_a_mistake_shows_before_processes_start(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", str(finished), "--name=wrong", *TOGETHER, "--backbone.levels=[blocks.99]"]) == 2
-    assert "blocks.99" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--backbone.levels=[blocks.99]", "blocks.99"),
+        ("--trainer.devices=5", "4 training and 2 validation images for 5 processes: each process needs one of both"),
+        ("--trainer.strategy=fsdp", "trainer.strategy is not yours to set: runs of several devices use DDP"),
+    ],
+)
+def test_a_mistake_shows_before_processes_start(
+    finished: Path, capsys: pytest.CaptureFixture[str], argument: str, message: str
+) -> None:
+    assert main(["fit", str(finished), "--name=wrong", *TOGETHER, argument]) == 2
+    assert message in capsys.readouterr().err
     assert not run_of(finished, "wrong").exists()
 
 
@@ -95,3 +106,16 @@ def test_an_interrupted_run_of_two_processes_goes_on(finished: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "9 of 9" not in done.stdout  # no epoch is repeated
     assert numbers(run) == before
+    assert Results.load(run / "results.json").hardware.startswith("2 x ")
+
+
+def test_a_checkpoint_of_other_processes_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, command = continued(finished, "others")
+    path = run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["branchtune"]["processes"] = 2
+    torch.save(checkpoint, path)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "this run was trained by 2 processes so far and has 1 now" in error
+    assert "start as many as before" in error

@@ -34,7 +34,7 @@ def launch(settings: Settings, argv: Sequence[str], processes: int) -> int:
     Raises:
         UserError: a mistake in the configuration, before any process is started.
     """
-    Workbench(settings.on_one_device().config, Reporter(quiet=True)).check(plans=True)
+    Workbench(settings.on_one_device().config, Reporter(quiet=True)).check(plans=True, processes=processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process that failed has said why
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where every task has a label

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -109,6 +109,30 @@ def prepare(dataset: SampleSource, reporter: Reporter, title: str) -> None:
     workers = min(4, os.cpu_count() or 1) if missing >= WORTH_WORKERS else 1
     with reporter.track(title, missing) as advance:
         render(progress=lambda done, total: advance(), workers=workers)
+
+
+def check_sizes(sizes: Mapping[str, int], compares: bool, processes: int) -> None:
+    """Refuse splits that are too small for what will be done with them.
+
+    Args:
+        sizes: samples of `train` and `val`.
+        compares: whether affinity will compare training images.
+        processes: that share the splits.
+
+    Raises:
+        UserError: how many there are, and what to do.
+    """
+    train, val = sizes["train"], sizes["val"]
+    if compares and train < 2:
+        raise UserError(
+            f"{train} training image: affinity compares the gradients of different ones, give at least 2 "
+            "(data.train_size), a tree by hand (tree.levels), or a method without a planned tree"
+        )
+    if min(train, val) < processes:
+        raise UserError(
+            f"{train} training and {val} validation images for {processes} processes: each process needs one of both, "
+            "use fewer processes"
+        )
 
 
 def train_loader(

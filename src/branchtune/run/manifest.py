@@ -14,6 +14,7 @@ import torch
 from branchtune._version import __version__
 from branchtune.backbone.source import report_of, source_of
 from branchtune.model import MultiTaskModel
+from branchtune.training.processes import rank_and_count
 from branchtune.tree import TaskTree
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> str:
-    """The device that computes, in words."""
+    """The device that computes, in words, after the number of processes that have one each, where there are several."""
+    count = rank_and_count()[1]
+    return f"{count} x {_device(device)}" if count > 1 else _device(device)
+
+
+def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "mps":

@@ -32,10 +32,11 @@ from branchtune.model import MultiTaskModel
 from branchtune.planning import anti_affinity_tree, plan, random_tree
 from branchtune.planning.ranks import with_ranks_within
 from branchtune.progress import Reporter
-from branchtune.run.loaders import ALL, SampleSource, eval_loader, make_dataset, prepare, train_loader
+from branchtune.run.loaders import ALL, SampleSource, check_sizes, eval_loader, make_dataset, prepare, train_loader
 from branchtune.run.packaged import packaged_reference
 from branchtune.run.start import Start
 from branchtune.training.device import choose_device
+from branchtune.training.processes import rank_and_count
 from branchtune.tree import TaskTree
 
 PHASES = ("decoders", "affinity", "train")
@@ -92,11 +93,12 @@ class Workbench:
         """The mean and standard deviation that the backbone was trained with."""
         return image_statistics(self.backbone)
 
-    def check(self, plans: bool) -> None:
+    def check(self, plans: bool, processes: int | None = None) -> None:
         """Build everything once, with a tree planned from nothing, so that no mistake waits for a long step to end.
 
         Args:
             plans: whether the run will need a tree.
+            processes: that will share the run; default: those that share it now.
 
         Raises:
             UserError: anything that backbone, data, reference, tree, adapter or trainer get wrong.
@@ -109,11 +111,7 @@ class Workbench:
         # Which samples are left belongs to the manifest that begins a run.
         opened = self.dataset if skips else self._open
         sizes = {split: len(opened(split)) for split in ("train", "val", self.test_split)}
-        if sizes["train"] < 2 and (not plans or self.measures):
-            raise UserError(
-                f"{sizes['train']} training image: affinity compares the gradients of different ones, give at least 2 "
-                "(data.train_size), a tree by hand (tree.levels), or a method without a planned tree"
-            )
+        check_sizes(sizes, not plans or self.measures, rank_and_count()[1] if processes is None else processes)
         tree = None
         if self.config.method in PLANNED and self.start is None:
             unrelated = Affinity.from_matrix(self.names, np.eye(len(self.names)), self.spec)

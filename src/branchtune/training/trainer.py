@@ -28,6 +28,7 @@ RESERVED = {
     "default_root_dir": "the run directory is output/name",
     "enable_checkpointing": "a run that resumes needs its checkpoints",
     "use_distributed_sampler": "batches are shared by ours",
+    "strategy": "runs of several devices use DDP, with options that tasks without labels need",
     "barebones": "it leaves out what a run writes",
 }
 # What Lightning must not do under manual optimisation, and `MultiTaskModule` then does.
