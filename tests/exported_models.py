@@ -63,6 +63,13 @@ class OddTask(Depth):
         return raw if raw.max() > 0 else -raw
 
 
+class RoughTask(Depth):
+    """A depth whose activation blows rounding up, so that float32 leaves two or three digits."""
+
+    def activate(self, raw: Tensor) -> Tensor:
+        return torch.sin(1e4 * raw)
+
+
 class NeedsMask(Tokens):
     """Tokens that are called with a mask of them."""
 

@@ -20,7 +20,7 @@ from branchtune.cli.main import main
 from branchtune.errors import UserError
 from branchtune.shipping import export_onnx as module
 from contract_backbones import CONTRACTS, TREES, grow, randomise
-from exported_models import names, odd_model, random_images, tokens_model
+from exported_models import RoughTask, names, odd_model, random_images, tokens_model
 from finished_run import run_of
 from shipping_models import model_on, swin
 from test_predict import TASKS
@@ -117,10 +117,31 @@ def test_missing_packages_are_named_with_the_command(tmp_path: Path, monkeypatch
 
 
 def test_weights_that_a_file_cannot_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST", 1000)
-    with pytest.raises(UserError, match=r"do not fit into an ONNX file \(2 GB\): use --format torch"):
-        bt.export_onnx(tokens_model(), tmp_path / "model.onnx")
+    model = tokens_model()
+    needed = sum(p.nbytes for name, p in model.named_parameters() if "1/c" not in name and "decoders.c" not in name)
+    monkeypatch.setattr(module, "LARGEST", needed + 1)
+    with pytest.raises(UserError, match=r"do not fit into an ONNX file \(2 GB\): use --format torch, or fewer tasks"):
+        bt.export_onnx(model, tmp_path / "model.onnx")
     assert names(tmp_path) == []
+    bt.export_onnx(model, tmp_path / "model.onnx", tasks=["b"])
+
+
+@pytest.mark.slow
+def test_an_output_that_float32_cannot_tell_is_compared_with_float64(tmp_path: Path) -> None:
+    model = tokens_model()
+    model.tasks["b"] = RoughTask("b")
+    report = bt.export_onnx(model, tmp_path / "model.onnx")
+    assert report.differences["c"] < 1e-4 < report.differences["b"]
+    check_equal(tmp_path / "model.onnx", model, (32, 32), 1e-2)
+
+
+@pytest.mark.slow
+def test_a_merged_model(tmp_path: Path) -> None:
+    model = tokens_model().float()
+    merged = model.merge("all")
+    bt.export_onnx(merged, tmp_path / "model.onnx")
+    check_equal(tmp_path / "model.onnx", model, (32, 32))
+    assert graph_macs(tmp_path / "model.onnx")[0] == merged.cost().macs < model.cost().macs
 
 
 @pytest.mark.slow

@@ -239,6 +239,8 @@ def test_runs_that_cannot_be_started_from(
     assert "unknown task 'edg': did you mean 'edge'" in refused(["remove-task", run, "edg", "--name=x"], capsys)
     command = ["affinity", str(removed / "config.yaml"), "--name=x"]
     assert "has its tree from there" in refused(command, capsys)
+    command = ["compare", str(removed / "config.yaml"), "--name=x"]
+    assert "start_from continues one model" in refused(command, capsys)
     Reference("ours", {"semseg": 0.4, "depth": 1.0, "normals": 20.0}).save(tmp_path / "ours.json")
     command = ["add-task", str(removed), EDGE, *PLACE, f"--reference={tmp_path / 'ours.json'}", "--name=x"]
     assert "reference 'ours' has no value for task 'edge'" in refused(command, capsys)

@@ -58,6 +58,8 @@ class Comparer:
         wanted = [method for method in methods if method != SINGLE]
         if not seeds or not wanted:
             raise UserError("compare needs at least one seed and one method beside the single-task models")
+        if settings.config.start_from is not None:
+            raise UserError("start_from continues one model, which other methods cannot share: compare without it")
         if not all(0 < factor < math.inf for factor in grid):
             raise UserError(f"grid {list(grid)}: give positive multiples of the learning rate, such as [0.3, 1, 3]")
         if workers < 1:

@@ -50,10 +50,12 @@ def export_onnx(
     """
     check_installed("exporting to ONNX", "onnx", "onnx", "onnxruntime", "onnxscript")
     path = check_output(path, overwrite, file=True)
-    weights = sum(4 * parameter.numel() for parameter in model.parameters())
-    if weights >= LARGEST:
-        raise UserError(f"weights of {weights / 1e9:.1f} GB do not fit into an ONNX file (2 GB): use --format torch")
     graph = trace_graph(model, tasks, image_size)
+    weights = sum(tensor.nbytes for tensor in graph.program.state_dict.values())
+    if weights >= LARGEST:
+        raise UserError(
+            f"weights of {weights / 1e9:.1f} GB do not fit into an ONNX file (2 GB): use --format torch, or fewer tasks"
+        )
     content = _convert(graph)
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
