@@ -126,6 +126,25 @@ def test_an_interrupted_call_goes_on_and_batches_change_nothing(
     assert "wrote 5 images" in capsys.readouterr().out
 
 
+def test_nothing_is_deleted_but_predictions(
+    finished: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    Image.new("RGB", (8, 8)).save(images / "a.png")
+    call = ["predict", str(run), str(images), "--quiet", "-o"]
+    assert main([*call, str(images)]) == 2
+    assert "holds the images, whose pictures would be predicted next time" in capsys.readouterr().err
+    assert main([*call, str(out)]) == 0
+    predicted = set(files_of(out))
+    own = {"a.png", "a.npy", "a.b.png", "a.depth.txt", "b.depth.png", "a.new.depth.png"}
+    for name in own:
+        (out / name).write_text("mine")
+    Image.new("RGB", (8, 8), "red").save(images / "a.png")
+    assert main([*call, str(out), "--tasks=[depth]"]) == 0
+    assert set(files_of(out)) == own | {"a.depth.npy", "a.depth.png"} < own | predicted
+
+
 def test_predictions_of_another_model_are_not_mixed(
     finished: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from branchtune.errors import UserError
+from branchtune.low_memory.precision import Precision
 from branchtune.settings import Settings, config_parser, parse
 
 
@@ -42,3 +43,13 @@ def configured(
     chosen = Namespace({name: namespace.pop(name) for name in ("quiet", *options)})
     # The command's own options are no part of a run, hence a parser of the configuration alone.
     return Settings(config_parser(), namespace), chosen
+
+
+def add_low_memory(parser: ArgumentParser) -> None:
+    """`--low_memory`, of the commands that apply a finished run's model."""
+    parser.add_argument(
+        "--low_memory",
+        type=Precision | None,
+        default=None,
+        help="precision of the backbone's weights (int8 needs torchao)",
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ArgumentParser
 
+from branchtune.cli.arguments import add_low_memory
 from branchtune.settings import parse
 
 TEXT = """Compute the metrics of a finished run again, from its model and the data of its configuration. With
@@ -17,12 +17,7 @@ TEXT = """Compute the metrics of a finished run again, from its model and the da
 def run(argv: Sequence[str]) -> None:
     parser = ArgumentParser(exit_on_error=False, prog="branchtune evaluate", description=TEXT)
     parser.add_argument("run", type=str, help="run directory")
-    parser.add_argument(
-        "--low_memory",
-        type=Literal["bfloat16", "int8"] | None,
-        default=None,
-        help="precision of the frozen weights (int8 needs torchao)",
-    )
+    add_low_memory(parser)
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     options = parse(parser, argv)
     from branchtune.progress import Reporter

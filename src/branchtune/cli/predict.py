@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ArgumentParser
 
+from branchtune.cli.arguments import add_low_memory
 from branchtune.errors import UserError
 from branchtune.settings import parse
 
@@ -28,16 +28,15 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=8, help="images per pass of the model")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
-    parser.add_argument(
-        "--low_memory",
-        type=Literal["bfloat16", "int8"] | None,
-        default=None,
-        help="precision of the frozen weights (int8 needs torchao)",
-    )
+    add_low_memory(parser)
     parser.add_argument("--overwrite", action="store_true", help="also predict what the folder holds already")
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     options = parse(parser, argv)
     paths = _images(Path(options.images))
+    if Path(options.images).resolve() == Path(options.out).resolve():
+        raise UserError(
+            f"{options.out} holds the images, whose pictures would be predicted next time: choose another --out"
+        )
     from branchtune.progress import Reporter
     from branchtune.run.predict import predict
 

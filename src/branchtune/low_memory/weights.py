@@ -1,19 +1,21 @@
-"""The weight of a layer, stored in low precision and used in the precision of its inputs."""
+"""The weight of a layer, stored in low precision and widened when the layer runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from branchtune.errors import UserError, unknown
 from branchtune.images import is_autocast
-
-Precision = Literal["bfloat16", "int8"]
+from branchtune.installed import check_installed
+from branchtune.low_memory.precision import Precision
 
 _LAYERS: Mapping[Precision, tuple[type[nn.Module], ...]] = {
     "bfloat16": (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -22,7 +24,7 @@ _LAYERS: Mapping[Precision, tuple[type[nn.Module], ...]] = {
 
 
 def check_precision(precision: Any) -> Precision:
-    """Refuse what is no precision, and int8 where torchao is missing.
+    """Refuse what is no precision, and int8 where torchao cannot be used.
 
     Raises:
         UserError: names those that exist, or what to install.
@@ -30,20 +32,37 @@ def check_precision(precision: Any) -> Precision:
     if precision not in get_args(Precision):
         raise unknown("precision", precision, get_args(Precision))
     if precision == "int8":
-        try:
-            import torchao.quantization  # noqa: F401
-        except ImportError as error:
-            raise UserError("int8 weights need torchao: pip install 'branchtune[int8]'") from error
+        check_installed("int8", "int8", "torchao")
+        _torchao()
     return precision
 
 
+def _torchao() -> Any:
+    notes = logging.getLogger("torch.utils._pytree")  # of deprecations inside torchao, at its first import
+    level = notes.level
+    notes.setLevel(logging.ERROR)
+    try:
+        import torchao.quantization
+
+        return torchao.quantization
+    except Exception as error:  # a build for another torch fails in many ways
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"torchao cannot be imported ({reason}): pip install 'branchtune[int8]'") from error
+    finally:
+        notes.setLevel(level)
+
+
 def can_be_stored(module: nn.Module, precision: Precision) -> bool:
-    """Whether the layer is of a kind whose weight has this form, and has a weight that it does not compute."""
-    return isinstance(module, _LAYERS[precision]) and "weight" in module._parameters
+    """Whether the layer has a weight of its own that becomes smaller."""
+    if not isinstance(module, _LAYERS[precision]) or "weight" not in module._parameters:
+        return False
+    if precision == "int8":
+        return not isinstance(module, NonDynamicallyQuantizableLinear)  # attention of torch's own reads its bits
+    return module.weight.dtype.itemsize > 2  # type: ignore[operator, return-value]
 
 
-def store(layer: Any, precision: Precision) -> None:
-    """Give a layer of a copied backbone its weight in this precision; the tensor that it had is left as it was.
+def store(layers: Iterable[Any], precision: Precision) -> None:
+    """Give layers of a copied backbone their weights in this precision; a weight that two layers share stays shared.
 
     bfloat16 is rounded to nearest. int8 is symmetric with one scale per output channel (torchao's weight-only
     configuration): w = s q with s = max |w| / 127.5 over the channel, q whole.
@@ -51,27 +70,40 @@ def store(layer: Any, precision: Precision) -> None:
     Raises:
         UserError: int8 of float64 weights, which torchao does not know.
     """
-    if precision == "bfloat16":
-        wide = layer.weight
-        layer.weight = nn.Parameter(wide.detach().to(torch.bfloat16), requires_grad=False)
-        parametrize.register_parametrization(layer, "weight", _Widened(wide.dtype), unsafe=True)
-        return
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    stored: dict[Any, Any] = {}
+    for layer in layers:
+        weight = layer.weight
+        if precision == "bfloat16":
+            del layer.weight
+            layer.register_buffer("weight", stored.setdefault(weight, weight.detach().bfloat16().view(torch.int16)))
+            parametrize.register_parametrization(layer, "weight", _Widened(weight), unsafe=True)
+        elif weight in stored:
+            layer.weight = stored[weight]
+        else:
+            _quantize(layer)
+            stored[weight] = layer.weight
 
+
+def _quantize(layer: Any) -> None:
     if layer.weight.dtype == torch.float64:
         raise UserError(f"int8 weights cannot be made of {layer.weight.dtype}: use model.float() first")
-    quantize_(layer, Int8WeightOnlyConfig(set_inductor_config=False))
+    torchao = _torchao()
+    torchao.quantize_(layer, torchao.Int8WeightOnlyConfig(set_inductor_config=False))
 
 
 class _Widened(nn.Module):
-    """Stored in bfloat16; under autocast, which would round it again, it stays so."""
+    """bfloat16 kept as int16, which `model.float()` and the like leave alone -> a weight of the model's precision.
 
-    def __init__(self, wide: torch.dtype) -> None:
+    Under autocast, which would round it again, it stays bfloat16.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.wide = wide
+        self.register_buffer("like", weight.new_empty(0), persistent=False)
 
-    def forward(self, stored: Tensor) -> Tensor:
-        return stored if is_autocast(stored.device) else stored.to(self.wide)
+    def forward(self, bits: Tensor) -> Tensor:
+        stored = bits.view(torch.bfloat16)
+        return stored if is_autocast(stored.device) else stored.to(self.like.dtype)  # type: ignore[arg-type]
 
 
 def stored_bytes(module: nn.Module) -> int:

@@ -16,7 +16,7 @@ from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
 from branchtune.decoders.resample import resize
 from branchtune.errors import UserError, unknown
-from branchtune.low_memory.weights import Precision
+from branchtune.low_memory.precision import Precision
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.run.directory import load_settings

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ NAME = "predictions.json"
 class PredictionFolder:
     """What one model predicts, image by image; what is there already is not made again.
 
-    `predictions.json` says of which model the predictions are, and of which file (path, size, time) each one is: those
-    of another file of the same name are deleted first, and so are another model's where they are overwritten.
+    `predictions.json` says of which model and tasks the predictions are, and of which file (path, size, time) each one
+    is: those of another file of the same name are deleted first, and so are another model's where they are overwritten.
+    No file is deleted that does not have the name of one of these predictions.
 
     Args:
         path: made where it does not exist.
@@ -50,20 +52,29 @@ class PredictionFolder:
         before = _read(note) if note.exists() else {"model": dict(hashes), "images": {}}
         same = before["model"] == dict(hashes)
         if not same and not overwrite:
-            raise UserError(f"{path} holds predictions of another model: choose another folder, or --overwrite them")
+            raise UserError(
+                f"{path} holds predictions of another model, or with weights in another precision: choose another "
+                "folder, or --overwrite them"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {path}: {error.strerror}, choose another folder with --out") from error
         sources = {image.stem: _source(image) for image in images}
-        known = before["images"]
-        self._delete({stem for stem in known if not same or known[stem] != sources.get(stem, known[stem])})
-        write_json(note, {"format": 1, "model": dict(hashes), "images": {**(known if same else {}), **sources}})
+        known, names = before["images"], [task.name for task in tasks]
+        known_tasks = before.get("tasks", names)
+        self._delete((s for s in known if not same or known[s] != sources.get(s, known[s])), known_tasks)
+        content = {
+            "format": 1,
+            "model": dict(hashes),
+            "tasks": sorted({*(known_tasks if same else ()), *names}),
+            "images": {**(known if same else {}), **sources},
+        }
+        write_json(note, content)
 
-    def _delete(self, stems: set[str]) -> None:
-        for file in self.path.iterdir() if stems else ():
-            if file.suffix in (".npy", ".png") and file.name.rsplit(".", 2)[0] in stems:  # no task has a dot
-                file.unlink()
+    def _delete(self, stems: Iterable[str], tasks: Collection[str]) -> None:
+        for stem, task, ending in itertools.product(stems, tasks, ("npy", "png")):
+            (self.path / f"{stem}.{task}.{ending}").unlink(missing_ok=True)
 
     def has(self, stem: str) -> bool:
         """Whether all files of the image of this name are there."""
