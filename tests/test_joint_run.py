@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from branchtune.cli.main import main
 from branchtune.run.results import Results
@@ -109,13 +109,16 @@ def test_an_interrupted_run_of_two_processes_goes_on(finished: Path) -> None:
     assert Results.load(run / "results.json").hardware.startswith("2 x ")
 
 
-def test_a_checkpoint_of_other_processes_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, command = continued(finished, "others")
-    path = run / "checkpoints" / "last.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint["branchtune"]["processes"] = 2
-    torch.save(checkpoint, path)
+@pytest.mark.parametrize("before", [2, 1])
+def test_a_training_is_not_continued_with_other_processes(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    run, command = continued(finished, f"others-{before}")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["processes"] = before
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    if before == 1:
+        monkeypatch.setattr("branchtune.run.manifest.rank_and_count", lambda: (0, 2))
     assert main(command) == 2
-    error = capsys.readouterr().err
-    assert "this run was trained by 2 processes so far and has 1 now" in error
-    assert "start as many as before" in error
+    assert f"number of processes: {before} so far, {3 - before} now" in capsys.readouterr().err
+    assert json.loads((run / "manifest.json").read_text()) == manifest

@@ -20,6 +20,7 @@ LAYERS = [
         "yaml_file",
         "json_file",
         "joint",
+        "installed",
         "folded",
     },
     {"metrics"},

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
+import importlib.util
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,12 @@ from torch import Tensor, nn
 
 import branchtune as bt
 from branchtune.cli.main import main
+from branchtune.progress import Reporter
+from branchtune.run.finished import load_model
+from branchtune.run.workbench import Workbench
+from branchtune.settings import Settings
 from contract_backbones import CONTRACTS, TREES, grow, randomise, relative_error
+from exported_models import NeedsMask
 from finished_run import run_of
 from small_backbones import Tokens
 from small_backbones import grow as grow_small
@@ -83,8 +91,9 @@ def test_memory_is_that_of_the_stored_weights() -> None:
     for precision, expected in saved.items():
         stored = model.low_memory(precision)  # type: ignore[arg-type]
         assert stored.bytes_before == sum(p.nbytes for p in model.backbone.frozen.parameters())
+        assert stored.num_stored == len(layers) + (precision == "bfloat16")
         assert stored.bytes_before - stored.bytes_after == expected
-        assert f"{stored.layers} weights in {precision}" in stored.describe()
+        assert f"{stored.num_stored} weights in {precision}" in stored.describe()
         assert stored.count_parameters() == model.count_parameters()
         assert stored.cost() == model.cost()
 
@@ -108,6 +117,96 @@ def test_a_snapshot_that_leaves_the_model_as_it_was(precision: Any) -> None:
     assert all(torch.equal(copied[name], before[name]) for name in before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_another_precision_of_the_model_leaves_the_stored_weights(dtype: torch.dtype) -> None:
+    model = small_model().float().eval()
+    stored = model.low_memory("bfloat16")
+    with torch.no_grad():
+        expected = twin_of(model, stored).to(dtype)(images(dtype))
+        found = stored.to(dtype)(images(dtype))
+        widened = stored.float()(images(torch.float32))
+    for task in expected:
+        assert relative_error(found[task].float(), expected[task].float()) < 1e-6
+        assert widened[task].dtype == torch.float32
+    weight = stored.backbone.frozen.get_parameter("layers.1.blocks.0.norm1.weight")
+    assert weight.dtype == torch.float32
+    linear = stored.backbone.frozen.get_submodule("layers.1.blocks.0.mlp.fc1")
+    assert linear.parametrizations.weight.original.nbytes == 2 * linear.weight.numel()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize(
+    "options",
+    [{"adapter": bt.Comb(r=2), "tree": None}, {"adapter": None, "tree": None, "train_backbone": True}],
+    ids=["comb", "full"],
+)
+def test_other_methods(options: dict[str, Any], precision: Any) -> None:
+    model = small_model(**options).float().eval()
+    stored = model.low_memory(precision)
+    twin = twin_of(model, stored)
+    with torch.no_grad():
+        expected, found, full = (m(images(torch.float32)) for m in (twin, stored, model))
+    for task in expected:
+        assert relative_error(found[task], expected[task]) < 0.01 * relative_error(found[task], full[task])
+
+
+class Unusual(Tokens):
+    """A first layer without a bias, two layers with one weight, and attention of torch's own."""
+
+    def __init__(self) -> None:
+        super().__init__(16)
+        self.patches = nn.Conv2d(3, 16, 8, 8, bias=False)
+        self.again = nn.Linear(16, 16)
+        self.again.weight = self.one.weight
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.again(torch.tanh(self.one(self.tokens(images))))
+        return self.two(self.attention(x, x, x, need_weights=False)[0])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_unusual_layers(precision: Any) -> None:
+    model = grow_small(Unusual(), target_modules=["one", "two"])
+    stored = model.low_memory(precision)
+    frozen, twin = stored.backbone.frozen, twin_of(model, stored)
+    with torch.no_grad():
+        expected, found = twin(images(torch.float32)), stored(images(torch.float32))
+    for task in expected:
+        assert relative_error(found[task], expected[task]) < 1e-4
+    with pytest.raises(bt.UserError, match="images are float64, the model is float32"):
+        stored(images())
+    one, again, projection = (frozen.get_submodule(n) for n in ("one", "again", "attention.out_proj"))
+    if precision == "bfloat16":
+        assert one.parametrizations.weight.original is again.parametrizations.weight.original
+        assert stored.num_stored == 5
+    else:
+        assert one.weight is again.weight
+        assert type(projection.weight) is nn.Parameter
+        assert stored.num_stored == 3
+
+
+def test_a_model_in_half_precision_has_nothing_to_gain_from_bfloat16() -> None:
+    with pytest.raises(bt.UserError, match="has no layer whose weight is smaller in bfloat16"):
+        small_model().bfloat16().low_memory("bfloat16")
+
+
+def test_a_backbone_with_further_inputs() -> None:
+    example = {"mask": torch.ones(1, 16)}
+    model = grow_small(NeedsMask(), target_modules=["one", "two"], example_inputs=example)
+    with pytest.raises(bt.UserError, match=r"not run on images alone: .*mask.*pass what it needs as example_inputs="):
+        model.low_memory()
+    assert model.low_memory(example_inputs=example).num_stored == 3
+
+
+def test_int8_under_autocast() -> None:
+    model = small_model().float().eval()
+    stored = model.low_memory("int8")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for task, output in stored(images(torch.float32)).items():
+            assert torch.isfinite(output).all(), task
+
+
 def test_autocast_does_not_widen_the_weights() -> None:
     model = small_model().float().eval()
     stored = model.low_memory("bfloat16")
@@ -122,6 +221,7 @@ def test_it_is_for_inference_alone(tmp_path: Path) -> None:
     stored = small_model().low_memory()
     assert isinstance(stored, bt.MultiTaskModel)
     assert not any(parameter.requires_grad for parameter in stored.parameters())
+    assert not any(stored.trains(name) for name, _ in stored.named_parameters())
     assert not any(module.training for module in stored.train().modules())
     with pytest.raises(bt.UserError, match="a low-memory model does not train: train the model that it was made from"):
         stored.requires_grad_()
@@ -150,7 +250,7 @@ def test_backbones_that_cannot() -> None:
         grow_small(Spectral(), target_modules=["one", "two"]).low_memory("int8")
     grow_small(Spectral(), target_modules=["one", "two"]).low_memory("bfloat16")
     convolutions = grow("mobilenetv4_conv_small", TREES["interleaved"], bt.LoRA(r=2))
-    with pytest.raises(bt.UserError, match="has no frozen layer whose weight can be stored in int8"):
+    with pytest.raises(bt.UserError, match="has no layer whose weight is smaller in int8"):
         convolutions.low_memory("int8")
 
 
@@ -163,8 +263,20 @@ def test_an_unknown_precision_and_a_missing_torchao(monkeypatch: pytest.MonkeyPa
     with pytest.raises(bt.UserError, match=r"unknown precision 'int4'.*bfloat16"):
         small_model().low_memory("int4")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(bt.UserError, match=r"int8 weights need torchao: pip install 'branchtune\[int8\]'"):
+    with pytest.raises(bt.UserError, match=r"torchao cannot be imported \(.*\): pip install 'branchtune\[int8\]'"):
         small_model().low_memory("int8")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(bt.UserError, match=r"int8 needs torchao: pip install 'branchtune\[int8\]'"):
+        small_model().low_memory("int8")
+
+
+def test_a_run_keeps_no_backbone_in_full_precision(finished: Path) -> None:
+    bench = Workbench(Settings.load(finished, []).config, Reporter(quiet=True))
+    full = weakref.ref(bench.backbone)
+    model = load_model(run_of(finished), bench, "bfloat16")
+    gc.collect()
+    assert full() is None
+    assert isinstance(model, bt.LowMemoryModel)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])

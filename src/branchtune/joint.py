@@ -18,19 +18,14 @@ from torch import Tensor
 _processes: ContextVar[int] = ContextVar("branchtune_processes", default=1)
 
 
-def connected() -> int:
-    """How many processes are connected, this one among them."""
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if together else 1
-
-
 @contextmanager
 def joint_step() -> Iterator[None]:
     """Inside, losses are those of the joint batch of all processes; nothing changes where there is one process.
 
     All processes must then compute the same losses in the same order.
     """
-    token = _processes.set(connected())
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    token = _processes.set(torch.distributed.get_world_size() if together else 1)
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ from branchtune.tree import TaskTree
 
 if TYPE_CHECKING:
     from branchtune.low_memory.model import LowMemoryModel
-    from branchtune.low_memory.weights import Precision
+    from branchtune.low_memory.precision import Precision
     from branchtune.merging.model import MergedModel
 
 

@@ -78,7 +78,7 @@ class Settings:
         """These settings for a process that is alone, on the first of the devices that they name."""
         trainer = {key: value for key, value in self.config.trainer.items() if key != "num_nodes"}
         devices = trainer.get("devices")
-        return self.but(trainer=trainer | {"devices": devices[:1] if isinstance(devices, list) else 1})
+        return self.but(trainer=trainer | {"devices": list(devices[:1]) if isinstance(devices, list | tuple) else 1})
 
     def text(self) -> str:
         """The whole resolved configuration as YAML."""

@@ -22,10 +22,11 @@ class BackboneSnapshot(BranchedBackbone):
         extras: names as the source was given them.
 
     Attributes:
-        what: what the copy is called in messages, and what is done again after a change of the source.
+        kind: what the copy is called in messages.
+        verb: what is done again after a change of the source.
     """
 
-    what = ("copied", "copy")
+    kind, verb = "copied", "copy"
 
     def __init__(self, source: BranchedBackbone, extras: Sequence[str]) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -46,8 +47,9 @@ class BackboneSnapshot(BranchedBackbone):
 
     def requires_grad_(self, requires_grad: bool = True) -> BackboneSnapshot:
         if requires_grad:
-            kind, verb = self.what
-            raise UserError(f"a {kind} model does not train: train the model that it was made from, and {verb} again")
+            raise UserError(
+                f"a {self.kind} model does not train: train the model that it was made from, and {self.verb} again"
+            )
         return self
 
 
@@ -82,11 +84,14 @@ class ModelSnapshot(MultiTaskModel):
     @property
     def kind(self) -> str:
         """In messages: "merged"."""
-        return self.backbone.what[0]
+        return self.backbone.kind
 
     def count_parameters(self, *, trained_only: bool = False) -> dict[str, int]:
         """Parameters by owner, as of the model that it was made from; none of them trains."""
         return {} if trained_only else dict(self._counts)
+
+    def trains(self, parameter: str) -> bool:
+        return False
 
     def train(self, mode: bool = True) -> ModelSnapshot:
         super().train(False)
@@ -97,8 +102,10 @@ class ModelSnapshot(MultiTaskModel):
         return self
 
     def add_task(self, *args: Any, **kwargs: Any) -> NoReturn:
-        kind, verb = self.backbone.what
-        raise UserError(f"this model is {kind}: change the tasks of the one that it was made from, and {verb} that")
+        raise UserError(
+            f"this model is {self.kind}: change the tasks of the one that it was made from, and "
+            f"{self.backbone.verb} that"
+        )
 
     remove_task = training_only = add_task
 

@@ -26,7 +26,7 @@ class MergedBackbone(BackboneSnapshot):
         merged: per merged level its units; none are needed where the level has one group.
     """
 
-    what = ("merged", "merge")
+    kind, verb = "merged", "merge"
 
     def __init__(self, source: BranchedBackbone, extras: Sequence[str], merged: Mapping[int, Sequence[Unit]]) -> None:
         super().__init__(source, extras)

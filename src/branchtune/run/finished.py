@@ -6,7 +6,7 @@ from pathlib import Path
 
 from branchtune.evaluation.evaluate import evaluate
 from branchtune.low_memory.model import LowMemoryModel
-from branchtune.low_memory.weights import Precision
+from branchtune.low_memory.precision import Precision
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.run.directory import load_settings
@@ -20,7 +20,10 @@ def load_model(run: Path, bench: Workbench, low_memory: Precision | None = None)
         low_memory: store the frozen weights in this precision, see `low_memory.model.low_memory`.
     """
     model = MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone, device=bench.device)
-    return model if low_memory is None else model.low_memory(low_memory)
+    if low_memory is None:
+        return model
+    bench.forget_backbone()
+    return model.low_memory(low_memory)
 
 
 def evaluate_run(run: Path, reporter: Reporter, low_memory: Precision | None = None) -> dict[str, dict[str, float]]:

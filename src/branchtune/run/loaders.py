@@ -128,6 +128,9 @@ def check_sizes(sizes: Mapping[str, int], compares: bool, processes: int) -> Non
             f"{train} training image: affinity compares the gradients of different ones, give at least 2 "
             "(data.train_size), a tree by hand (tree.levels), or a method without a planned tree"
         )
+    for split, count in (("training", train), ("validation", val)):
+        if not count:
+            raise UserError(f"there is no {split} image: give at least 1 (data.train_size, data.val_size)")
     if min(train, val) < processes:
         raise UserError(
             f"{train} training and {val} validation images for {processes} processes: each process needs one of both, "

@@ -20,7 +20,7 @@ from branchtune.evaluation.evaluate import evaluate
 from branchtune.model import MultiTaskModel
 from branchtune.planning import describe_plan
 from branchtune.progress import Advance, Reporter
-from branchtune.run.directory import RunDirectory
+from branchtune.run.directory import LAST_CHECKPOINT, RunDirectory
 from branchtune.run.lock import locked
 from branchtune.run.manifest import manifest
 from branchtune.run.results import Results, measure_cost
@@ -136,7 +136,11 @@ class Phases:
         content = manifest(self.bench)
         with locked(self.run.path):
             if self.run.has("manifest.json"):
-                check_unchanged(self.run.read("manifest.json"), content)
+                before = self.run.read("manifest.json")
+                trained = self.run.has(LAST_CHECKPOINT)
+                if trained and not plans:  # only looks at what is there
+                    content["processes"] = before.get("processes", 1)
+                check_unchanged(before, content, trained)
             self.run.create()
             self.run.write("manifest.json", content)
             yield

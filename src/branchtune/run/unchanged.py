@@ -1,4 +1,4 @@
-"""A run that continues must have the weights, the data and the model to start from that it began with."""
+"""A run that continues must have the weights, data, processes and model to start from that it began with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 from branchtune.errors import UserError
 
 
-def check_unchanged(before: Any, now: dict[str, Any]) -> None:
+def check_unchanged(before: Any, now: dict[str, Any], trained: bool) -> None:
     """Compare the manifest of a run directory with that of the present call.
+
+    Args:
+        trained: whether training has begun.
 
     Raises:
         UserError: names what is not as it was.
@@ -16,6 +19,8 @@ def check_unchanged(before: Any, now: dict[str, Any]) -> None:
     _check_same_weights(before, now)
     _check_same_data(before, now)
     _check_same_start(before, now)
+    if trained:
+        _check_same_processes(before, now)
 
 
 def _check_same_weights(before: Any, now: dict[str, Any]) -> None:
@@ -48,3 +53,14 @@ def _check_same_data(before: Any, now: dict[str, Any]) -> None:
                 f"split {split!r} has {new['samples']} samples, but this run began with {old['samples']}: restore the "
                 "data or choose another --name"
             )
+
+
+def _check_same_processes(before: Any, now: dict[str, Any]) -> None:
+    """Refuse to continue a training with joint batches of another size."""
+    new = now["processes"]
+    old = before.get("processes", new)
+    if old != new:
+        raise UserError(
+            f"number of processes: {old} so far, {new} now, whose joint batches would be other ones: start as many as "
+            f"before (torchrun --nproc-per-node={old}), or choose another --name"
+        )

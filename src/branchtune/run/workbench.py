@@ -73,6 +73,11 @@ class Workbench:
             )
         return backbone.to(self.device)
 
+    def forget_backbone(self) -> None:
+        """Hold it no longer, where a model in low precision takes its place."""
+        _ = self.normalisation  # which is read from it
+        del self.backbone
+
     @cached_property
     def start(self) -> Start | None:
         """The finished run that this one starts from."""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from branchtune.atomic import replace_file
 from branchtune.errors import UserError
+from branchtune.installed import check_installed
 from branchtune.model import MultiTaskModel
-from branchtune.shipping.export_path import check_installed, check_output
+from branchtune.shipping.export_path import check_output
 from branchtune.shipping.export_report import GraphReport
 from branchtune.shipping.graph import INPUT, Graph, trace_graph
 from branchtune.shipping.graph_check import Run
@@ -51,7 +52,8 @@ def export_onnx(
     check_installed("exporting to ONNX", "onnx", "onnx", "onnxruntime", "onnxscript")
     path = check_output(path, overwrite, file=True)
     graph = trace_graph(model, tasks, image_size)
-    weights = sum(tensor.nbytes for tensor in graph.program.state_dict.values())
+    held = (*graph.program.state_dict.values(), *graph.program.constants.values())
+    weights = sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
     if weights >= LARGEST:
         raise UserError(
             f"weights of {weights / 1e9:.1f} GB do not fit into an ONNX file (2 GB): use --format torch, or fewer tasks"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -33,18 +32,3 @@ def check_output(path: str | os.PathLike[str], overwrite: bool, *, file: bool = 
             return path
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that you can write to") from error
-
-
-def check_installed(what: str, extra: str, *packages: str) -> None:
-    """Refuse to begin what needs packages that are not installed.
-
-    Args:
-        what: the purpose, as the beginning of the message.
-        extra: of branchtune, which installs them.
-
-    Raises:
-        UserError: names the missing packages and the command.
-    """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"{what} needs {' and '.join(missing)}: pip install 'branchtune[{extra}]'")

@@ -15,8 +15,9 @@ from branchtune.backbone.check import image_channels
 from branchtune.backbone.clone import clone_sharing_weights
 from branchtune.branching import BranchedBackbone
 from branchtune.errors import UserError
+from branchtune.installed import check_installed
 from branchtune.model import MultiTaskModel
-from branchtune.shipping.export_path import check_installed, check_output
+from branchtune.shipping.export_path import check_output
 from branchtune.shipping.graph import task_names
 from branchtune.shipping.peft_adapter import check_method, task_adapter, without_grouping_warning
 from branchtune.shipping.peft_card import CARD, peft_card

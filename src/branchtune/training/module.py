@@ -15,7 +15,7 @@ from branchtune.data.sampling import sample_generator
 from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import TaskMetrics
 from branchtune.finite import check_finite
-from branchtune.joint import connected, joint_means, joint_step
+from branchtune.joint import joint_means, joint_step
 from branchtune.model import MultiTaskModel
 from branchtune.training.losses import task_losses
 from branchtune.training.schedule import Schedule
@@ -181,18 +181,11 @@ class MultiTaskModule(L.LightningModule):
             "format": CHECKPOINT_FORMAT,
             "tree": copy.deepcopy(self.model.tree.to_json()),
             "backbone": self.model.spec.name,
-            "processes": connected(),
         }
         checkpoint["state_dict"] = self.trained_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_checkpoint(checkpoint, self.model)
-        before = checkpoint["branchtune"].get("processes", 1)
-        if before != connected():
-            raise UserError(
-                f"this run was trained by {before} processes so far and has {connected()} now, whose joint batches "
-                "would be other ones: start as many as before, or choose another --name"
-            )
         self.load_trained_state(checkpoint["state_dict"])
 
 
