@@ -28,9 +28,9 @@ class AdaTask(TaskOptimizer):
     them); `WeightedSum` supports both.
 
     Args:
-        lr: peak learning rate of adapters and extras.
+        lr: peak learning rate of the adapters.
         decoder_lr: of the decoders; null: `lr`.
-        backbone_lr: of the backbone under full fine-tuning; null: `lr`.
+        backbone_lr: of the backbone's own weights that train: extras, or all under full fine-tuning; null: `lr`.
         weight_decay: decoupled, on the parameters that `WeightedSum` decays; the paper has none.
         betas: decay of the first and the second moment per step.
         eps: added to the root of the second moment.

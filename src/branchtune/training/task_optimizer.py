@@ -26,9 +26,9 @@ class TaskOptimizer(ABC):
     Attributes:
         per_task_gradients: whether a step needs one gradient per task. The optimiser then has `parameters()` and
             `set_task_gradients(...)`, as `AdaTaskOptimizer` does, and training switches to manual optimisation.
-        lr: peak learning rate of adapters and extras.
+        lr: peak learning rate of the adapters.
         decoder_lr: of the decoders; None: `lr`.
-        backbone_lr: of the backbone under full fine-tuning; None: `lr`.
+        backbone_lr: of the backbone's own weights that train: extras, or all under full fine-tuning; None: `lr`.
     """
 
     per_task_gradients: ClassVar[bool] = False
@@ -55,9 +55,9 @@ def parameter_groups(
 
     Args:
         model: whose parameters.
-        lr: of adapters and extras.
+        lr: of adapters.
         decoder_lr: of decoders; None: `lr`.
-        backbone_lr: of a backbone that trains as a whole; None: `lr`.
+        backbone_lr: of extras, and of a backbone that trains as a whole; None: `lr`.
         weight_decay: of the parameters that decay.
 
     Returns:
@@ -66,11 +66,12 @@ def parameter_groups(
     Raises:
         UserError: nothing in the model trains, or a parameter that the plan freezes would.
     """
+    own = lr if backbone_lr is None else backbone_lr
     rates = {
         "adapters": lr,
-        "extras": lr,
+        "extras": own,
         "decoders": lr if decoder_lr is None else decoder_lr,
-        "backbone": lr if backbone_lr is None else backbone_lr,
+        "backbone": own,
     }
     exempt: set[str] = getattr(model.backbone.frozen, "no_weight_decay", set)()
     groups: dict[str, dict[str, Any]] = {}

@@ -20,9 +20,9 @@ class WeightedSum(TaskOptimizer):
     """AdamW on sum_t w_t L_t, with the weights w_t of the tasks (the recipe of arXiv 2403.20320).
 
     Args:
-        lr: peak learning rate of adapters and extras.
+        lr: peak learning rate of the adapters.
         decoder_lr: of the decoders; null: `lr`.
-        backbone_lr: of the backbone under full fine-tuning; null: `lr`.
+        backbone_lr: of the backbone's own weights that train: extras, or all under full fine-tuning; null: `lr`.
         weight_decay: decoupled; not applied to one-dimensional parameters, biases and relative-position tables.
         betas: decay of the first and the second moment per step.
         eps: added to the root of the second moment.
