@@ -66,11 +66,10 @@ def test_every_level_has_what_a_shared_set_would_have_there() -> None:
     assert ranks(with_ranks_within(bt.LoRA(), SPEC, TREE, limit)) == [16, 16, 8, 4]
 
 
-def test_the_scale_of_the_update_stays() -> None:
-    adapter = with_ranks_within(bt.LoRA(r=4, lora_alpha=12), SPEC, TREE, 4000)
-    assert [adapter.alpha_pattern[level] / adapter.rank_pattern[level] for level in range(4)] == pytest.approx(
-        [3.0] * 4
-    )
+def test_lora_alpha_stays_as_papers_and_peft_have_it() -> None:
+    adapter = with_ranks_within(bt.LoRA(r=4, lora_alpha=12, alpha_pattern={1: 6}), SPEC, TREE, 4000)
+    assert (adapter.lora_alpha, adapter.alpha_pattern) == (12, {1: 6})
+    assert adapter.rank_pattern.keys() == set(range(4))
 
 
 def test_too_few_parameters_are_refused_with_the_least() -> None:

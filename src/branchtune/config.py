@@ -195,7 +195,7 @@ class RunConfig:
         data: images and labels.
         adapter: what is trained inside the backbone for each node of the tree.
         adapter_share: adapters and extras together hold at most this share of the backbone's parameters, whatever the
-            tree, by ranks that nearly fill it; the ratio lora_alpha / r stays. Null for the adapter's own ranks.
+            tree, by ranks that nearly fill it; lora_alpha stays. Null for the adapter's own ranks.
         decoder: of the dense tasks.
         extras: shared parts of the backbone to train as well: norms, patch_embed, relative_position, patch_merging.
         checkpoint_levels: levels of the backbone (true: all) whose blocks keep only their inputs while training and run

@@ -71,12 +71,13 @@ class LoRA(Adapter):
         return self.alpha_pattern.get(site.level, self.lora_alpha) / self.rank(site)
 
     def with_ranks(self, ranks: Sequence[int]) -> Self:
-        """This adapter with another rank at every level, and lora_alpha / r as it was at each."""
-        alphas = {
-            level: rank * self.alpha_pattern.get(level, self.lora_alpha) / self.rank_pattern.get(level, self.r)
-            for level, rank in enumerate(ranks)
-        }
-        return replace(self, rank_pattern=dict(enumerate(ranks)), alpha_pattern=alphas)
+        """This adapter with another rank at every level, and lora_alpha as it is.
+
+        The entries of A and B move about equally far in a step of Adam whatever the rank, and the update, a sum of r
+        products, about r lora_alpha / r times as far: with lora_alpha kept, one learning rate suits all ranks, also
+        where the trunk of a tree has a higher one than its branches.
+        """
+        return replace(self, rank_pattern=dict(enumerate(ranks)))
 
     def select_sites(self, spec: BackboneSpec) -> tuple[Site, ...]:
         levels = range(len(spec.levels))
