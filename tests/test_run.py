@@ -164,13 +164,7 @@ def test_the_manifest_tells_tree_parameters_and_hardware(finished: Path) -> None
 def test_config_yaml_is_the_whole_configuration(finished: Path) -> None:
     content = yaml.safe_load((run_of(finished) / "config.yaml").read_text())
     assert content["reference"] is None
-    assert content["tree"] == {
-        "groups": [1, 1, 2, 4],
-        "budget": None,
-        "budget_params": None,
-        "levels": None,
-        "tied_epochs": 0,
-    }
+    assert content["tree"] == {"groups": [1, 1, 2, 4], "budget": None, "budget_params": None, "levels": None}
     assert set(content) == set(RunConfig.__dataclass_fields__)
 
 

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from branchtune.cli.main import main
+from branchtune.errors import UserError
+from branchtune.run.loaders import check_sizes
 from tiny_run import write_config
 
 
@@ -46,3 +48,8 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path, capsys: pytest.C
     error = capsys.readouterr().err
     assert f"{image}: cannot be decoded" in error
     assert error.count("\n") == 1
+
+
+def test_a_split_of_which_nothing_is_left() -> None:
+    with pytest.raises(UserError, match="there is no validation image: give at least 1"):
+        check_sizes({"train": 4, "val": 0}, compares=False, processes=1)

@@ -145,18 +145,14 @@ class TreeConfig:
         budget: backbone and adapter work as a multiple of one plain backbone pass, e.g. 1.6.
         budget_params: adapter parameters.
         levels: the tree by hand: per level a list of groups, each a list of task names.
-        tied_epochs: for so many epochs the nodes of a level move as one, and part then.
     """
 
     groups: list[int] | None = None
     budget: float | None = None
     budget_params: int | None = None
     levels: list[list[list[str]]] | None = None
-    tied_epochs: int = 0
 
     def __post_init__(self) -> None:
-        if self.tied_epochs < 0:
-            raise UserError(f"tree.tied_epochs={self.tied_epochs}: must be at least 0")
         if self.levels is not None and (self.groups, self.budget, self.budget_params) != (None, None, None):
             raise UserError("tree.levels is the whole tree: set tree.groups and the budgets to null")
 

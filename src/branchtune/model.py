@@ -245,7 +245,7 @@ class MultiTaskModel(nn.Module):
     def low_memory(
         self, precision: Precision = "bfloat16", *, example_inputs: Mapping[str, Tensor] | None = None
     ) -> LowMemoryModel:
-        """A model for inference with the frozen weights in low precision; see `low_memory.model.low_memory`."""
+        """A model for inference with the backbone's weights in low precision; see `low_memory.model.low_memory`."""
         from branchtune.low_memory.model import low_memory
 
         return low_memory(self, precision, example_inputs=example_inputs)

@@ -11,7 +11,7 @@ from branchtune.cli.arguments import add_low_memory
 from branchtune.settings import parse
 
 TEXT = """Compute the metrics of a finished run again, from its model and the data of its configuration. With
---low_memory, of the model with its frozen weights in that precision, beside the numbers that the run ended with."""
+--low_memory, of the model with its backbone's weights in that precision, beside the numbers that the run ended with."""
 
 
 def run(argv: Sequence[str]) -> None:

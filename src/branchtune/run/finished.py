@@ -17,7 +17,7 @@ def load_model(run: Path, bench: Workbench, low_memory: Precision | None = None)
     """The run's model in eval mode, on the device of its configuration.
 
     Args:
-        low_memory: store the frozen weights in this precision, see `low_memory.model.low_memory`.
+        low_memory: store the backbone's weights in this precision, see `low_memory.model.low_memory`.
     """
     model = MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone, device=bench.device)
     if low_memory is None:

@@ -63,7 +63,7 @@ def predict(
         batch_size: images per pass of the model.
         workers: processes that read images.
         overwrite: also predict what is there already.
-        low_memory: store the frozen weights in this precision.
+        low_memory: store the backbone's weights in this precision.
 
     Raises:
         UserError: the run has no model, its weights cannot be stored in that precision, a task does not exist, two

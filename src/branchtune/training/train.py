@@ -22,7 +22,6 @@ from branchtune.training.callbacks import EpochProgress, MetricsTable, StopEarly
 from branchtune.training.checkpoint_io import read_checkpoint
 from branchtune.training.memory import Memory, Training
 from branchtune.training.module import MultiTaskModule, check_checkpoint
-from branchtune.training.tied import TiedNodes
 from branchtune.training.trainer import MANUAL_KEYS, build_trainer, quiet_lightning
 
 EXPECTED_WARNINGS = (
@@ -74,10 +73,6 @@ def train(
         ModelCheckpoint(checkpoints, "best", monitor="score", mode="max", enable_version_counter=False),
         ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),
     ]
-    if config.tree.tied_epochs:
-        tied = TiedNodes(model, config.tree.tied_epochs)
-        tied.make_alike()
-        callbacks.append(tied)
     if config.early_stopping is not None:
         callbacks.insert(0, StopEarly(config.early_stopping))
     with quiet_lightning(), warnings.catch_warnings():

@@ -129,8 +129,6 @@ def _check_validation(config: RunConfig) -> None:
 
 def _check_manual(config: RunConfig) -> None:
     keys, name = config.trainer, type(config.optimizer).__name__
-    if config.tree.tied_epochs:
-        raise UserError(f"tree.tied_epochs adds up gradients, {name} keeps them apart by task: set it to 0")
     precision = str(keys.get("precision"))
     if "16" in precision and "bf16" not in precision:
         raise UserError(f"trainer.precision={precision} scales losses, which {name} does not support: use bf16-mixed")
