@@ -43,10 +43,38 @@ def test_every_method_has_every_seed_at_its_own_best_rate(folder: Path, comparis
     for method, results in comparison.runs.items():
         assert [r.seed for r in results] == [0, 1]
         assert all(r.method == method for r in results)
-        scores = comparison.tuning[method].scores
+        scores = comparison.tuning["branched" if method in ("random", "anti") else method].scores
         assert scores["1"] == 0.0
         assert f"{comparison.tuning[method].factor:g}" == max(scores, key=lambda factor: scores[factor])
     assert (folder / "runs" / "versus" / "pareto.svg").read_text().startswith("<?xml")
+
+
+def test_controls_take_the_rate_of_the_planned_tree_without_a_trial_of_their_own(
+    folder: Path, comparison: Comparison
+) -> None:
+    for control in ("random", "anti"):
+        assert comparison.tuning[control].factor == comparison.tuning["branched"].factor
+        assert comparison.tuning[control].scores == {}
+        assert len(list((folder / "runs" / "versus").glob(f"{control}-x*-0"))) == 1
+
+
+def test_a_control_without_the_planned_tree_is_tuned_itself(folder: Path) -> None:
+    arguments = ["--methods=[random]", "--seeds=[0]", "--quiet", "--name=alone", "--grid=[1,3]"]
+    assert main(["compare", str(folder / "tiny.yaml"), *arguments]) == 0
+    alone = Comparison.load(folder / "runs" / "alone" / "comparison.json")
+    assert set(alone.tuning["random"].scores) == {"1", "3"}
+
+
+def test_rates_of_the_planned_tree_serve_its_controls(folder: Path, comparison: Comparison) -> None:
+    stored = folder / "runs" / "versus" / "comparison.json"
+    content = json.loads(stored.read_text())
+    content["tuning"].pop("anti")
+    rates = folder / "rates.json"
+    rates.write_text(json.dumps(content))
+    arguments = ["--methods=[anti]", "--seeds=[0]", "--quiet", "--name=controls", f"--rates={rates}"]
+    assert main(["compare", str(folder / "tiny.yaml"), *arguments]) == 0
+    found = Comparison.load(folder / "runs" / "controls" / "comparison.json")
+    assert found.tuning["anti"].factor == comparison.tuning["branched"].factor
 
 
 def test_the_tuned_rate_is_the_one_that_the_method_trains_with(folder: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from branchtune.comparison.jobs import Job, train_all
-from branchtune.comparison.methods import SINGLE, TITLES, with_rate
+from branchtune.comparison.methods import CONTROLS, SINGLE, TITLES, with_rate
 from branchtune.comparison.result import Comparison, Tuning
 from branchtune.errors import UserError, unknown
 from branchtune.evaluation.delta_m import delta_m
@@ -30,6 +30,7 @@ class Comparer:
         seeds: at least one, distinct.
         grid: multiples of each method's own learning rate that are tried with the first seed; the one with the best
             metrics on the validation split after the last epoch is used for all seeds. Empty: the configuration's.
+            Random and anti-affinity trees take the rate of the planned tree where that is among the methods.
         reporter: for messages and progress.
         rates: multiples that were tuned before, by method; these methods are not tuned again. Without a grid, of all.
         workers: runs that are trained at a time, each in a process of its own with its share of the cores.
@@ -66,12 +67,12 @@ class Comparer:
             raise UserError(f"workers={workers}: give at least 1")
         if workers > 1 and settings.config.trainer.get("fast_dev_run"):
             raise UserError("fast_dev_run keeps nothing that another process could collect: set workers to 1")
-        untuned = [method for method in (SINGLE, *wanted) if method not in rates] if rates and not grid else []
-        if untuned:
-            raise UserError(f"rates has none for {untuned[0]!r}, which would be untuned beside the others: give a grid")
         self.rates, self.workers = dict(rates or {}), workers
         # Planned trees first: their fitted decoders and measured affinity serve the other methods of the same seed.
         self.methods = sorted(wanted, key=lambda method: method != "branched")
+        untuned = [method for method in (SINGLE, *wanted) if self._tuned_as(method) not in self.rates]
+        if rates and not grid and untuned:
+            raise UserError(f"rates has none for {untuned[0]!r}, which would be untuned beside the others: give a grid")
         self.settings, self.seeds, self.grid, self.reporter = settings, list(seeds), list(grid), reporter
         self.name = settings.config.name
         self.folder = Path(settings.config.output) / self.name
@@ -85,7 +86,8 @@ class Comparer:
         everything = (*self.methods, SINGLE)
         first = self.seeds[:1]
         self._train([(method, factor, first) for method in everything for factor in self._grid(method)])
-        tuning = {method: self._tune(method) for method in everything}
+        tuned = {method: self._tune(method) for method in dict.fromkeys(map(self._tuned_as, everything))}
+        tuning = {m: tuned[m] if m in tuned else replace(tuned[self._tuned_as(m)], scores={}) for m in everything}
         self._train([(method, tuning[method].factor, self.seeds) for method in everything])
         # Before the single-task models, which take over the decoders that these were fitted with.
         runs = {method: [self._fit(method, tuning[method].factor, s) for s in self.seeds] for method in self.methods}
@@ -102,8 +104,13 @@ class Comparer:
         )
 
     def _grid(self, method: str) -> Sequence[float]:
-        """Multiples of the rate that are tried: none where the method's rate is given."""
-        return () if method in self.rates else self.grid
+        """Multiples of the rate that are tried: none where the method's rate is given, or another method's."""
+        return () if method in self.rates or self._tuned_as(method) != method else self.grid
+
+    def _tuned_as(self, method: str) -> str:
+        """The method whose rate this one takes: its own, or for a control that of the planned tree."""
+        planned = CONTROLS.get(method, method)
+        return planned if method not in self.rates and (planned in self.methods or planned in self.rates) else method
 
     def _train(self, wanted: Sequence[tuple[str, float, Sequence[int]]]) -> None:
         """Train methods at multiples of their rates with these seeds, where several processes are to do it."""

@@ -18,6 +18,8 @@ TITLES = {
     "random": "branched, random tree",
     "anti": "branched, anti-affinity tree",
 }
+# Controls differ from what they control for in nothing but the tree.
+CONTROLS = {"random": "branched", "anti": "branched"}
 # The learning rate of what a method trains inside the backbone, or of the decoders where it trains nothing there.
 _RATES = {SINGLE: "backbone_lr", "full": "backbone_lr", "decoders": "decoder_lr"}
 
