@@ -21,7 +21,7 @@ FIRST_IMPORT := torch.utils.tensorboard, torchvision, timm, lightning, torchmetr
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo results-small bench test test-slow test-data check format
+.PHONY: help setup demo results-small bench test test-slow test-data test-browser check format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,13 @@ test-slow: $(DEV_STAMP)  ## set up, then run the tests marked slow (full-size mo
 test-data: $(DEV_STAMP)  ## set up, then run the tests marked data (real data or weights from outside the repository)
 	@echo "== test-data: tests marked data"
 	@$(BIN)/python -m pytest -m data $(ARGS)
+
+# Debian's Chromium is driven as it is: nothing is downloaded by Playwright.
+test-browser: $(DEV_STAMP)  ## set up, then open the report and the page in Chromium (installs it with apt-get where it is missing)
+	@command -v chromium >/dev/null || { echo "== test-browser: installing Debian's chromium"; apt-get install -y -qq chromium >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "== test-browser: no chromium here" >&2; }
+	@echo "== test-browser: tests marked browser, screenshots in runs/screenshots"
+	@$(BIN)/python -m pytest -m browser $(ARGS)
 
 check: $(DEV_STAMP)  ## lint, verify the formatting and check the types
 	@echo "== check: ruff check"
