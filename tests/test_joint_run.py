@@ -30,20 +30,21 @@ def numbers(run: Path) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["WeightedSum", "AdaTask"])
-def test_two_processes_give_the_numbers_of_one(finished: Path, optimizer: str) -> None:
+@pytest.mark.parametrize(("optimizer", "accumulated"), [("WeightedSum", 1), ("AdaTask", 1), ("AdaTask", 2)])
+def test_two_processes_give_the_numbers_of_one(finished: Path, optimizer: str, accumulated: int) -> None:
     same = ["--method=shared", "--decoder_fit.steps=0", f"--optimizer=branchtune.{optimizer}"]
-    alone = ["--trainer.max_epochs=2", *same]
-    assert main(["fit", str(finished), f"--name=alone-{optimizer}", *alone, "--quiet"]) == 0
-    done = fit(finished, f"--name=together-{optimizer}", *alone)
+    alone = ["--trainer.max_epochs=2", f"--trainer.accumulate_grad_batches={accumulated}", *same]
+    case = f"{optimizer}-{accumulated}"
+    assert main(["fit", str(finished), f"--name=alone-{case}", *alone, "--quiet"]) == 0
+    done = fit(finished, f"--name=together-{case}", *alone)
     assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout
-    expected, found = (numbers(run_of(finished, f"{kind}-{optimizer}")) for kind in ("alone", "together"))
+    expected, found = (numbers(run_of(finished, f"{kind}-{case}")) for kind in ("alone", "together"))
     assert found == pytest.approx(expected, rel=2e-3)
-    run, image = run_of(finished, f"together-{optimizer}"), finished.parent / "nyud" / "images" / "0000.jpg"
+    run, image = run_of(finished, f"together-{case}"), finished.parent / "nyud" / "images" / "0000.jpg"
     assert main(["evaluate", str(run), "--quiet"]) == 0
     assert main(["predict", str(run), str(image), "-o", str(run / "out"), "--quiet"]) == 0
-    first, second = ((run_of(finished, f"{k}-{optimizer}") / "metrics.csv").read_text() for k in ("alone", "together"))
+    first, second = ((run_of(finished, f"{k}-{case}") / "metrics.csv").read_text() for k in ("alone", "together"))
     assert len(first.splitlines()) == len(second.splitlines())
 
 

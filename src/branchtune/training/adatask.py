@@ -24,8 +24,7 @@ class AdaTask(TaskOptimizer):
     since a decoder, which one task alone reaches, follows plain AdamW. Rescaling a task's loss, and so its weight,
     changes nothing but through `eps` and clipping.
 
-    Not supported: fp16 with a gradient scaler (use bf16), and several devices (gradients are not averaged over
-    them); `WeightedSum` supports both.
+    Not supported: fp16 with a gradient scaler (use bf16); `WeightedSum` supports it.
 
     Args:
         lr: peak learning rate of the adapters.

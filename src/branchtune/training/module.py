@@ -88,14 +88,15 @@ class MultiTaskModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         parameters = optimizer.optimizer.parameters()
         new = task_gradients({name: loss / self.accumulation for name, loss in losses.items()}, parameters)
-        with joint_step():
-            accumulate(self._gradients, joint_gradients(new))
+        accumulate(self._gradients, new)
         last = self.trainer.is_last_batch
         if (batch_index + 1) % self.accumulation and not last:
             return
+        with joint_step():
+            gradients = joint_gradients(self._gradients)
         if self.clip:
-            clip_task_gradients(self._gradients, self.clip)
-        optimizer.optimizer.set_task_gradients(self._gradients)
+            clip_task_gradients(gradients, self.clip)
+        optimizer.optimizer.set_task_gradients(gradients)
         optimizer.step()
         self._gradients = {}
         schedulers: Any = self.lr_schedulers()
