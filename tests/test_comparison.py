@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from branchtune.cli.main import main
+from branchtune.comparison.outcome import outcome
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Spread, advantage, delta_ms, rows
-from branchtune.comparison.tables import markdown, verdict
+from branchtune.comparison.tables import verdict
 from branchtune.errors import UserError
 from branchtune.planning import random_tree
 from tiny_run import write_config
@@ -122,7 +123,7 @@ def test_the_same_command_trains_nothing_again(folder: Path, capsys: pytest.Capt
 
 
 def test_markdown_holds_every_method_and_the_command(folder: Path, comparison: Comparison) -> None:
-    text = markdown(comparison)
+    text = outcome(comparison).markdown()
     assert text == (folder / "runs" / "versus" / "comparison.md").read_text()
     assert text.count("branched, planned tree") == 3 + 6
     assert "--seeds=[0,1]" in text
