@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from branchtune._version import __version__
+from branchtune.cli.encoding import spell_out
 from branchtune.errors import UserError, unknown
 
 COMMANDS = {
@@ -48,6 +49,8 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    spell_out(sys.stdout)
+    spell_out(sys.stderr)
     try:
         try:
             status = _dispatch(argv)

@@ -13,17 +13,17 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from branchtune.report.colour import picture
-from branchtune.tasks.task import Task
+from branchtune.tasks.task import TargetKind, Task
 
 Layout = Literal["overlay", "beside"]
 Picture = NDArray[np.uint8]
 
 SIDE = 400  # pixels of a panel's longer side: sheets of any image are of one size
-_COLUMNS = 4
+_COLUMNS = 5
 _GAP, _TITLE, _FONT = 8, 24, 15
 _LEAST_WIDTH = 160  # so that titles of upright images are readable
 _OPACITY = 0.6
-_PAPER, _INK = (255, 255, 255), (34, 34, 34)
+_PAPER, _INK, _TINT = (255, 255, 255), (34, 34, 34), (255, 96, 0)
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,12 @@ class Panel:
     Attributes:
         title: above it.
         picture: `[h, w, 3]` of the size of `small`, or the text of a task that predicts no map.
+        kind: of what the picture shows.
     """
 
     title: str
     picture: Picture | str
+    kind: TargetKind = "image"
 
 
 def small(image: Picture) -> Picture:
@@ -55,7 +57,7 @@ def panel_of(task: Task, output: Tensor, coloured: Picture | None = None) -> Pan
     """
     if task.dense:
         title = f"{task.name} (near is bright)" if task.target_kind == "depth" else task.name
-        return Panel(title, small(picture(task, output) if coloured is None else coloured))
+        return Panel(title, small(picture(task, output) if coloured is None else coloured), task.target_kind)
     if task.image_target == "class":
         best = int(output.argmax())
         return Panel(task.name, f"class {best}, {output.float().softmax(0)[best]:.0%}")
@@ -63,12 +65,13 @@ def panel_of(task: Task, output: Tensor, coloured: Picture | None = None) -> Pan
 
 
 def prediction_sheet(image: Picture, panels: Sequence[Panel], layout: Layout) -> Picture:
-    """The image and every task with titles, in rows of at most four.
+    """The image and every task with titles, in rows of at most five.
 
     Args:
         image: `[h, w, 3]`, made by `small`.
         panels: of the tasks.
-        layout: "overlay" blends the tasks' pictures over the image, "beside" shows them as they are.
+        layout: "overlay" blends classes and normals over the image and tints it where values are high; depth, whose
+            grey would be lost in it, stays as it is. "beside" shows all pictures as they are.
 
     Returns:
         `[H, W, 3]`.
@@ -85,13 +88,18 @@ def prediction_sheet(image: Picture, panels: Sequence[Panel], layout: Layout) ->
         if isinstance(panel.picture, str):
             draw.text((left, top + _TITLE + _GAP), _cut(panel.picture, font, width - _GAP), _INK, font)
             continue
-        shown = _blended(panel.picture, image) if index and layout == "overlay" else panel.picture
+        shown = _over(panel.picture, panel.kind, image) if layout == "overlay" else panel.picture
         sheet.paste(Image.fromarray(shown), (left, top + _TITLE))
     return np.asarray(sheet)
 
 
-def _blended(over: Picture, image: Picture) -> Picture:
-    return (_OPACITY * over + (1 - _OPACITY) * image).round().astype(np.uint8)
+def _over(shown: Picture, kind: TargetKind, image: Picture) -> Picture:
+    if kind in ("classes", "normals"):
+        return (_OPACITY * shown + (1 - _OPACITY) * image).round().astype(np.uint8)
+    if kind == "values":
+        opacity, grey = shown / 255, image.mean(axis=2, keepdims=True)
+        return (opacity * np.asarray(_TINT) + (1 - opacity) * grey).round().astype(np.uint8)
+    return shown
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

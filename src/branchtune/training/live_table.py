@@ -51,7 +51,7 @@ class LiveTable:
 def training_table(
     tasks: Mapping[str, Task], losses: Mapping[str, float], rows: Sequence[Mapping[str, Any]], ascii_only: bool
 ) -> Table:
-    """One row per task: losses, headline metric, its best value with the epoch, and how it moved.
+    """One row per task: losses, headline metric, its best value with the epoch, and how it moved (up is better).
 
     Args:
         tasks: by name.
@@ -66,7 +66,7 @@ def training_table(
     table.add_column("metric", overflow="fold")
     for heading in ("now", "best (epoch)"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("trend, + better" if ascii_only else "trend, up is\nbetter", no_wrap=True)
+    table.add_column("trend" if ascii_only else f"trend {arrow(True)}", no_wrap=True)
     for name, task in tasks.items():
         mine = [row for row in rows if row["task"] == name]
         values = [float(row[task.headline]) for row in mine]
