@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import subprocess
@@ -127,6 +129,25 @@ def test_markdown_holds_every_method_and_the_command(folder: Path, comparison: C
     assert text == (folder / "runs" / "versus" / "comparison.md").read_text()
     assert text.count("branched, planned tree") == 3 + 6
     assert "--seeds=[0,1]" in text
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_formats_for_programs(
+    folder: Path, comparison: Comparison, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(folder / "tiny.yaml"), *ARGUMENTS, "--grid=[1,3]", f"--format={kind}"]) == 0
+    captured = capsys.readouterr()
+    assert "wrote" in captured.err
+    first = rows(comparison)[1]
+    if kind == "json":
+        found = json.loads(captured.out)
+        assert found["reference"]["id"] == comparison.reference.id
+        assert found["summary"]["branched"]["delta_m"]["mean"] == first.delta_m.mean
+    else:
+        found = list(csv.DictReader(io.StringIO(captured.out)))
+        assert [row["method"] for row in found] == ["single", *METHODS]
+        assert float(found[1]["depth_mean"]) == first.metrics["depth"].mean
+        assert found[1]["reference"] == comparison.reference.id
 
 
 def test_verdicts() -> None:

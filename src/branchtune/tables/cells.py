@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
 from rich.table import Table
 
-_GAP = 2  # between two columns, and what both edges take together
-_LABEL = 32  # characters of a label that are shown in one line before columns go to a table of their own
+_GAP, _EDGES = 3, 2  # characters between two columns, and at both ends of a line together
+_LABEL = 22  # characters of a label; longer ones are wrapped before columns go to a table of their own
+_HEADING = 8  # characters of a heading that share a line
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Cells:
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def rich(self, width: int) -> Iterator[Table]:
-        """For a terminal of `width` characters: columns that do not fit follow below, with the labels repeated."""
+        """For a terminal of `width` characters: columns that do not fit follow below, beside the labels again."""
         for index, columns in enumerate(self._blocks(width)):
             table = Table(
                 title=None if index or not self.title else self.title,
@@ -49,30 +52,48 @@ class Cells:
             )
             for column in columns:
                 number = column >= self.labels
-                table.add_column(
-                    self.heading[column], justify="right" if number else "left", no_wrap=number, overflow="fold"
-                )
+                justify: Literal["right", "left"] = "right" if number else "left"
+                table.add_column(self._heading(column), justify=justify, no_wrap=number, overflow="fold")
             for row, texts in enumerate(self.body):
                 table.add_row(*(texts[column] for column in columns), end_section=row in self.ends)
             yield table
 
-    def _blocks(self, width: int) -> Iterator[list[int]]:
+    def _blocks(self, width: int) -> list[list[int]]:
+        """The columns of each part: as few parts as fit, of about one width."""
         labels = list(range(self.labels))
-        widths = [self._width(column) for column in range(len(self.heading))]
-        free = width - _GAP - sum(min(widths[column], _LABEL) + _GAP for column in labels)
-        block, used = list[int](), 0
+        free = width - _EDGES - sum(min(self._width(column), _LABEL) + _GAP for column in labels)
+        parts = self._filled(free)
+        for narrower in range(free - 1, 0, -1):
+            found = self._filled(narrower)
+            if len(found) > len(parts):
+                break
+            parts = found
+        return [labels + part for part in parts]
+
+    def _filled(self, free: int) -> list[list[int]]:
+        """The columns of numbers, in parts of `free` characters as far as they fit."""
+        parts, used = [list[int]()], 0
         for column in range(self.labels, len(self.heading)):
-            needed = widths[column] + (_GAP if block else 0)
-            if block and used + needed > free:
-                yield labels + block
-                block, used, needed = [], 0, widths[column]
-            block, used = [*block, column], used + needed
-        yield labels + block
+            needed = self._width(column)
+            if parts[-1] and used + _GAP + needed > free:
+                parts.append([])
+            used = needed + (used + _GAP if parts[-1] else 0)
+            parts[-1].append(column)
+        return parts
+
+    def _heading(self, column: int) -> str:
+        """Broken between words where it is longer than the numbers below."""
+        text, longest = self.heading[column], self._longest(column)
+        if column < self.labels or "\n" in text:
+            return text
+        return "\n".join(textwrap.wrap(text, max(_HEADING, longest), break_long_words=False, break_on_hyphens=False))
 
     def _width(self, column: int) -> int:
-        """Characters that a column needs: its longest cell, or line of its heading."""
-        heading = max(map(len, self.heading[column].split("\n")))
-        return max([heading, *(len(row[column]) for row in self.body)])
+        """Characters that a column needs."""
+        return max([self._longest(column), *map(len, self._heading(column).split("\n"))])
+
+    def _longest(self, column: int) -> int:
+        return max([0, *(len(row[column]) for row in self.body)])
 
 
 def _escaped(text: str) -> str:
