@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from branchtune.cli.arguments import FORMAT, configured
 
@@ -35,3 +36,5 @@ def run(argv: Sequence[str]) -> None:
     results = fit(settings, reporter)
     reference = Workbench(settings.config, reporter).reference
     show(runs_outcome([Column(settings.config.method, results)], reference), options, reporter)
+    if not settings.config.trainer.get("fast_dev_run"):
+        reporter.say(f"wrote {Path(settings.config.output) / settings.config.name}")

@@ -205,7 +205,7 @@ class Phases:
         epochs = self.config.trainer.get("max_epochs") or 0
         if epochs > 0:
             share = affinity.cost.share(epochs * len(self.bench.train_set))
-            self.reporter.say(f"measuring it took {share:.1%} of the passes of the training")
+            self.reporter.say(f"the measurement took {share:.1%} as many passes as the training")
         return affinity
 
     def tree(self) -> TaskTree:
