@@ -20,6 +20,7 @@ from branchtune.decoder_fit import fit_decoders
 from branchtune.progress import Reporter
 from branchtune.run.workbench import Workbench
 from branchtune.settings import Settings
+from branchtune.tables.cells import Cells
 
 BATCHES = 24
 
@@ -50,7 +51,8 @@ def main(config: str, overrides: list[str]) -> None:
         [name, f"{model.tasks[name].weight:g}", f"{mean:.3f}", f"{model.tasks[name].weight * target / mean:.3g}"]
         for name, mean in means.items()
     ]
-    reporter.table("Gradient on the shared adapters", ["task", "weight", "norm", "balanced weight"], body)
+    heading = ["task", "weight", "norm", "balanced weight"]
+    reporter.table(Cells("Gradient on the shared adapters", heading, body))
 
 
 if __name__ == "__main__":

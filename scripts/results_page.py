@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from branchtune.atomic import write_text
+from branchtune.comparison.outcome import outcome
 from branchtune.comparison.result import Comparison
-from branchtune.comparison.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -26,7 +26,7 @@ def page() -> str:
         parts.append(f"## {comparison.name}")
         if text.exists():
             parts.append(_moved(text.read_text(encoding="utf-8").strip(), path.parent))
-        parts.append(markdown(comparison).strip())
+        parts.append(outcome(comparison).markdown().strip())
         if path.with_name("pareto.svg").exists():
             parts.append(f"![Δm against cost](../{path.parent.relative_to(ROOT).as_posix()}/pareto.svg)")
     return "\n\n".join(parts) + "\n"

@@ -190,6 +190,15 @@ def test_small_cosines_are_shown_to_the_digits_of_their_errors() -> None:
     assert str(affinity).splitlines()[2].split() == ["a", "0.00310", "±0.00042", "0.00080", "±0.00030"]
 
 
+def test_many_tasks_are_read_at_80_columns() -> None:
+    tasks = [f"task_{i}" for i in range(12)]
+    spec = made_up_spec([(10, 1)])
+    lines = str(Affinity.from_matrix(tasks, np.full((12, 12), -0.125), spec)).splitlines()[1:]
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines).count("-0.125") == 12 * 12
+    assert [line for line in lines if line.split()[0] == "task_11"] == lines[-1:] * 2
+
+
 def test_reading_and_planning_need_no_torch() -> None:
     code = (
         "import sys, branchtune.affinity, branchtune.planning; from branchtune import Affinity, plan; "

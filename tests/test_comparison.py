@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import subprocess
@@ -13,9 +15,10 @@ import numpy as np
 import pytest
 
 from branchtune.cli.main import main
+from branchtune.comparison.outcome import outcome
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Spread, advantage, delta_ms, rows
-from branchtune.comparison.tables import markdown, verdict
+from branchtune.comparison.tables import verdict
 from branchtune.errors import UserError
 from branchtune.planning import random_tree
 from tiny_run import write_config
@@ -122,10 +125,29 @@ def test_the_same_command_trains_nothing_again(folder: Path, capsys: pytest.Capt
 
 
 def test_markdown_holds_every_method_and_the_command(folder: Path, comparison: Comparison) -> None:
-    text = markdown(comparison)
+    text = outcome(comparison).markdown()
     assert text == (folder / "runs" / "versus" / "comparison.md").read_text()
     assert text.count("branched, planned tree") == 3 + 6
     assert "--seeds=[0,1]" in text
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_formats_for_programs(
+    folder: Path, comparison: Comparison, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(folder / "tiny.yaml"), *ARGUMENTS, "--grid=[1,3]", f"--format={kind}"]) == 0
+    captured = capsys.readouterr()
+    assert "wrote" in captured.err
+    first = rows(comparison)[1]
+    if kind == "json":
+        found = json.loads(captured.out)
+        assert found["reference"]["id"] == comparison.reference.id
+        assert found["summary"]["branched"]["delta_m"]["mean"] == first.delta_m.mean
+    else:
+        found = list(csv.DictReader(io.StringIO(captured.out)))
+        assert [row["method"] for row in found] == ["single", *METHODS]
+        assert float(found[1]["depth_mean"]) == first.metrics["depth"].mean
+        assert found[1]["reference"] == comparison.reference.id
 
 
 def test_verdicts() -> None:

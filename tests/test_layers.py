@@ -17,6 +17,7 @@ LAYERS = [
         "tree",
         "atomic",
         "progress",
+        "tables",
         "yaml_file",
         "json_file",
         "joint",

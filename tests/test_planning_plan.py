@@ -224,15 +224,14 @@ def test_losses_are_counted_finely_enough() -> None:
 def test_the_description_predicts_every_node_and_the_totals() -> None:
     tree = plan(toy(), groups=(1, 1, 2, 3))
     cost = tree_cost(FOUR, tree, LORA)
-    text = describe_plan(tree, toy(), LORA)
-    lines = text.splitlines()
-    assert lines[0].split() == ["tree", "level", "affinity", "parameters", "MACs"]
-    assert lines[1].split() == ["(stem)", "0", "200"]
-    assert lines[2].startswith("a b c d")
-    assert lines[2].split()[-4:] == ["0", "0.22", "16", "1,016"]
-    branch = next(line for line in lines if line.lstrip(" │├└─").startswith("a b ") and " 3 " in line)
-    assert branch.split()[-4:] == ["3", "0.60", "128", f"{400 + 4 * 128}"]
-    assert lines[-2].split() == ["total", f"{cost.parameters:,}", f"{cost.macs:,}"]
+    lines = describe_plan(tree, toy(), LORA).splitlines()
+    assert lines[0].split() == ["tree", "level", "affinity", "parameters", "MACs", "share"]
+    assert lines[1].split() == ["●", "image", "0", "200", f"{200 / cost.macs:.1%}"]
+    assert lines[2].startswith("● a b c d")
+    assert lines[2].split()[-5:] == ["0", "0.22", "16", "1.02k", f"{1016 / cost.macs:.1%}"]
+    branch = next(line for line in lines if "(same)" in line and " 3 " in line)
+    assert branch.split()[-5:] == ["3", "0.60", "128", "912", f"{(400 + 4 * 128) / cost.macs:.1%}"]
+    assert lines[-2].split() == ["total", f"{cost.parameters:,}", f"{cost.macs / 1000:.2f}k", "100.0%"]
     assert lines[-1].startswith(f"{cost.ratio:.3f} times the MACs of one backbone pass (3,000)")
     assert len(lines) == 1 + 1 + len(list(tree.nodes())) + 2
     assert "affinity" not in describe_plan(tree, FOUR, LORA)

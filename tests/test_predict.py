@@ -62,7 +62,8 @@ def test_predict_writes_arrays_and_pictures_at_the_images_size(
     images = finished.parent / "nyud" / "images"
     assert main(["predict", str(run_of(finished)), str(images), "-o", str(tmp_path / "out"), "--quiet"]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert len(names) == 6 * 4 * 2 + 1
+    assert len(names) == 6 * (4 * 2 + 1) + 1
+    assert "0000.sheet.png" in names
     assert names[-1] == "predictions.json"
     assert "0000.depth.npy" in names
     assert "0000.normals.png" in names
@@ -142,7 +143,7 @@ def test_nothing_is_deleted_but_predictions(
         (out / name).write_text("mine")
     Image.new("RGB", (8, 8), "red").save(images / "a.png")
     assert main([*call, str(out), "--tasks=[depth]"]) == 0
-    assert set(files_of(out)) == own | {"a.depth.npy", "a.depth.png"} < own | predicted
+    assert set(files_of(out)) == own | {"a.depth.npy", "a.depth.png", "a.sheet.png"} < own | predicted
 
 
 def test_predictions_of_another_model_are_not_mixed(
@@ -158,11 +159,40 @@ def test_predictions_of_another_model_are_not_mixed(
     before = files_of(tmp_path / "out")
     assert main(["predict", str(run_of(finished)), str(other), "-o", out, "--quiet", "--tasks=[depth]"]) == 0
     after = files_of(tmp_path / "out")
-    assert sorted(after) == ["0000.depth.npy", "0000.depth.png"]  # of another image of that name
+    assert sorted(after) == ["0000.depth.npy", "0000.depth.png", "0000.sheet.png"]  # of another image of that name
     assert after["0000.depth.npy"] != before["0000.depth.npy"]
     (tmp_path / "out" / "predictions.json").write_text("{")
     assert main(["predict", str(run_of(finished)), image, "-o", out, "--quiet"]) == 2
     assert "predictions.json is damaged" in capsys.readouterr().err
+
+
+def test_a_sheet_shows_what_was_asked_for_and_no_file_of_another_is_touched(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = tmp_path / "a.png", tmp_path / "out"
+    Image.new("RGB", (30, 20), "red").save(image)
+    call = ["predict", str(run), str(image), "--quiet", "-o", str(out)]
+    assert main([*call, "--sheet=none"]) == 0
+    assert "a.sheet.png" not in files_of(out)
+    (out / "a.sheet.png").write_text("mine")
+    before = files_of(out)
+    for arguments in ([], ["--overwrite"]):
+        assert main([*call, *arguments]) == 2
+        assert "a.sheet.png is there and was not made by predict: rename it" in capsys.readouterr().err
+    assert main([*call, "--sheet=none", "--overwrite"]) == 0
+    assert files_of(out)["a.sheet.png"] == before["a.sheet.png"]
+    (out / "a.sheet.png").unlink()
+    sheets = []
+    for arguments in ([], ["--sheet=beside"], ["--tasks=[depth]"]):
+        assert main([*call, *arguments]) == 0
+        sheets.append((out / "a.sheet.png").read_bytes())
+    assert len(set(sheets)) == 3
+    capsys.readouterr()
+    assert main([*call, "--tasks=[depth]"]) == 0
+    assert "1 were there already" in capsys.readouterr().out
+    assert main([*call, "--sheet=none"]) == 0
+    assert "1 were there already" in capsys.readouterr().out
+    assert (out / "a.sheet.png").read_bytes() == sheets[-1]
 
 
 @pytest.mark.parametrize("argument", ["--batch_size=0", "--workers=-1"])

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from branchtune.errors import UserError
 from branchtune.evaluation.references import Reference
+from branchtune.progress import Reporter
 from branchtune.report.table import Column, comparison
 from branchtune.run.results import Results
 
@@ -51,7 +52,7 @@ def results(factor: float = 1.0) -> Results:
 
 def printed(columns: list[Column], reference: Reference | None, width: int = 80) -> list[str]:
     text = io.StringIO()
-    Console(file=text, width=width, soft_wrap=True).print(comparison(columns, reference))
+    Reporter(console=Console(file=text, width=width)).table(comparison(columns, reference))
     return text.getvalue().splitlines()
 
 

@@ -71,7 +71,7 @@ def test_config_yaml_repeats_the_run(finished: Path, tmp_path: Path) -> None:
 def test_the_saved_model_gives_the_evaluated_metrics(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run_of(finished)), "--quiet"]) == 0
     rmse = Results.load(run_of(finished) / "results.json").metrics["depth"]["rmse"]
-    assert f"rmse {rmse:.4f}" in capsys.readouterr().out
+    assert ["depth", "rmse", "↓", f"{rmse:.4f}"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_plan_reads_the_runs_affinity(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

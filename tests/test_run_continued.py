@@ -198,7 +198,7 @@ def test_affinity_stops_before_training_needs_no_tree_and_fit_continues(
 ) -> None:
     arguments = [str(finished), "--name=measured", "--tree.groups=null", "--quiet"]
     assert main(["affinity", *arguments]) == 0
-    assert "of the passes of the training" in capsys.readouterr().out
+    assert "as many passes as the training" in capsys.readouterr().out
     assert sorted(path.name for path in run_of(finished, "measured").iterdir()) == [
         "affinity.json",
         "config.yaml",

@@ -9,6 +9,7 @@ import numpy as np
 
 from branchtune.affinity.matrix import Affinity, Matrix
 
+_WIDTH = 80
 _KINDS = {"none": "cosine", "elementwise": "element-wise cosine", "per_tensor": "per-tensor cosine"}
 
 
@@ -25,11 +26,17 @@ def affinity_table(affinity: Affinity, level: int | None) -> str:
 
 
 def _table(tasks: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Columns that do not fit into a line follow below, beside the tasks again."""
     rows = [["", *tasks], *([task, *row] for task, row in zip(tasks, cells, strict=True))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    )
+    count = max(1, (_WIDTH - widths[0]) // (max(widths[1:]) + 2))
+    parts = []
+    for start in range(1, len(widths), count):
+        shown = slice(start, start + count)
+        for row in rows:
+            numbers = map(str.rjust, row[shown], widths[shown])
+            parts.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
+    return "\n".join(parts)
 
 
 def affinity_text(affinity: Affinity) -> str:

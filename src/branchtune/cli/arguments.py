@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from branchtune.errors import UserError
 from branchtune.low_memory.precision import Precision
 from branchtune.settings import Settings, config_parser, parse
+from branchtune.tables.outcome import Format
 
 
 def configured(
@@ -43,6 +44,18 @@ def configured(
     chosen = Namespace({name: namespace.pop(name) for name in ("quiet", *options)})
     # The command's own options are no part of a run, hence a parser of the configuration alone.
     return Settings(config_parser(), namespace), chosen
+
+
+FORMAT: dict[str, Any] = {
+    "type": Format | None,
+    "default": None,
+    "help": "md, json or csv: standard output holds the final table in that format and nothing else",
+}
+
+
+def add_format(parser: ArgumentParser) -> None:
+    """`--format`, of the commands that end with a table; `configured` takes it as `format=FORMAT`."""
+    parser.add_argument("--format", **FORMAT)
 
 
 def add_low_memory(parser: ArgumentParser) -> None:

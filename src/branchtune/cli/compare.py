@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from branchtune.cli.arguments import configured
+from branchtune.cli.arguments import FORMAT, configured
 from branchtune.errors import UserError
 from branchtune.settings import resolved
 
@@ -39,15 +39,16 @@ def run(argv: Sequence[str]) -> None:
             "default": 1,
             "help": "runs to train at a time, each with its share of the cores (a GPU serves all of them)",
         },
+        format=FORMAT,
     )
     from branchtune.atomic import write_text
+    from branchtune.cli.output import reporter_of, show
     from branchtune.comparison.compare import Comparer
+    from branchtune.comparison.outcome import outcome
     from branchtune.comparison.pareto import pareto
     from branchtune.comparison.result import Comparison
-    from branchtune.comparison.tables import markdown, tables
-    from branchtune.progress import Reporter
 
-    reporter = Reporter(options.quiet)
+    reporter = reporter_of(options)
     tuned = Comparison.load(Path(options.rates)) if options.rates else None
     if tuned and _optimizer(resolved(tuned.config)) != _optimizer(settings.flat()):
         raise UserError(f"{options.rates} has multiples of another optimizer's rates: set optimizer as there, or tune")
@@ -55,10 +56,10 @@ def run(argv: Sequence[str]) -> None:
     comparer = Comparer(settings, options.methods, options.seeds, options.grid, reporter, rates, options.workers)
     comparison = comparer.run(shlex.join(["branchtune", "compare", *argv]))
     comparison.save(comparer.folder / "comparison.json")
-    write_text(comparer.folder / "comparison.md", markdown(comparison))
+    final = outcome(comparison)
+    write_text(comparer.folder / "comparison.md", final.markdown())
     pareto(comparison, comparer.folder / "pareto.svg")
-    for cells in tables(comparison):
-        reporter.table(cells.title, cells.heading, cells.body)
+    show(final, options, reporter)
     reporter.say(f"wrote {comparer.folder}/comparison.json, comparison.md and pareto.svg")
 
 

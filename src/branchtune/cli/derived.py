@@ -68,9 +68,9 @@ def report(settings: Settings, results: Results, reporter: Reporter) -> None:
     if set(results.metrics) - set(before.metrics):
         columns.reverse()  # the first one's tasks are the rows
     reference = Workbench(settings.config, reporter).reference
-    reporter.console.print(comparison(columns, reference))
+    reporter.table(comparison(columns, reference))
     if reference is not None:
-        reporter.say(f"delta_m divides by the reference {reference.id!r}")
+        reporter.say(f"Δm divides by the reference {reference.id!r}")
     reporter.say(f"wrote {Path(settings.config.output) / settings.config.name}")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from branchtune.cli.arguments import add_low_memory
+from branchtune.cli.arguments import add_format, add_low_memory
 from branchtune.settings import parse
 
 TEXT = """Compute the metrics of a finished run again, from its model and the data of its configuration. With
@@ -19,20 +19,18 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("run", type=str, help="run directory")
     add_low_memory(parser)
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
+    add_format(parser)
     options = parse(parser, argv)
-    from branchtune.progress import Reporter
+    from branchtune.cli.output import reporter_of, show
+    from branchtune.report.run_outcome import evaluation_outcome
+    from branchtune.run.directory import load_settings
     from branchtune.run.finished import evaluate_run
     from branchtune.run.results import Results
+    from branchtune.run.workbench import Workbench
 
-    reporter = Reporter(options.quiet)
-    metrics = evaluate_run(Path(options.run), reporter, options.low_memory)
-    before = {} if options.low_memory is None else Results.load(Path(options.run) / "results.json").metrics
-    for task, values in metrics.items():
-        reporter.say(f"{task}: " + _numbers(values, before.get(task, {})))
-
-
-def _numbers(values: Mapping[str, float], before: Mapping[str, float]) -> str:
-    return ", ".join(
-        f"{name} {value:.4f}" + (f" (was {before[name]:.4f})" if name in before else "")
-        for name, value in values.items()
-    )
+    reporter, run = reporter_of(options), Path(options.run)
+    metrics = evaluate_run(run, reporter, options.low_memory)
+    before = {} if options.low_memory is None else Results.load(run / "results.json").metrics
+    config = load_settings(run).config
+    reference = Workbench(config, reporter).reference
+    show(evaluation_outcome(options.run, metrics, before, config.tasks, reference), options, reporter)

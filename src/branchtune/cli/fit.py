@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from branchtune.cli.arguments import configured
+from branchtune.cli.arguments import FORMAT, configured
 
 TEXT = """A whole run: fit decoders, measure affinity, plan the tree, train, evaluate, write the run directory.
 Interrupted at any moment, the same command continues. With trainer.devices=N it trains in N processes."""
 
 
 def run(argv: Sequence[str]) -> None:
-    settings, options = configured("fit", TEXT, argv)
+    settings, options = configured("fit", TEXT, argv, format=FORMAT)
+    from branchtune.cli.output import reporter_of, show
     from branchtune.progress import Reporter
-    from branchtune.report.table import Column, comparison
+    from branchtune.report.run_outcome import runs_outcome
+    from branchtune.report.table import Column
     from branchtune.run.fit import assist, fit
     from branchtune.run.launch import launch, wanted_processes
     from branchtune.run.workbench import Workbench
@@ -29,9 +32,9 @@ def run(argv: Sequence[str]) -> None:
     if rank_and_count()[0] > 0:
         assist(settings, Reporter.silent())
         return
-    reporter = Reporter(options.quiet)
+    reporter = reporter_of(options)
     results = fit(settings, reporter)
     reference = Workbench(settings.config, reporter).reference
-    reporter.console.print(comparison([Column(settings.config.method, results)], reference))
-    if reference is not None:
-        reporter.say(f"delta_m divides by the reference {reference.id!r}")
+    show(runs_outcome([Column(settings.config.method, results)], reference), options, reporter)
+    if not settings.config.trainer.get("fast_dev_run"):
+        reporter.say(f"wrote {Path(settings.config.output) / settings.config.name}")

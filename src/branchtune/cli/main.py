@@ -10,21 +10,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from branchtune._version import __version__
+from branchtune.cli.encoding import spell_out
 from branchtune.errors import UserError, unknown
 
 COMMANDS = {
-    "demo": "render scenes, adapt the packaged backbone to six tasks, print the comparison",
-    "fit": "fit decoders, measure affinity, plan the tree, train, evaluate: a whole run",
+    "demo": "the whole chain on rendered scenes and six tasks, with a comparison",
+    "fit": "a whole run: measure affinity, plan the tree, train, evaluate",
     "affinity": "only measure which tasks agree, and print the matrix",
-    "plan": "choose a tree from a measured affinity, and print what it costs",
+    "plan": "choose a tree from a measured affinity, draw it with its costs",
     "reference": "train the single-task models that delta_m divides by",
     "check-data": "look through a folder of images and labels before training on it",
     "compare": "train several methods with several seeds, and tabulate them",
     "add-task": "add a task to a finished run and train what is new: a new run",
     "remove-task": "take a task out of a finished run: a new run",
     "evaluate": "compute the metrics of a finished run again",
-    "predict": "apply a run's model to images, write maps and colour pictures",
-    "export": "write a run's model as an ONNX graph, a torch.export program or PEFT adapters",
+    "predict": "apply a run's model to images: arrays, pictures, a sheet per image",
+    "export": "write a run's model for ONNX, torch.export or PEFT",
 }
 # Commands that find what an interrupted call of theirs has done.
 CONTINUING = ("demo", "fit", "affinity", "reference", "compare", "add-task", "remove-task", "predict")
@@ -41,13 +42,15 @@ def usage() -> str:
         "Adapt one frozen vision backbone to many tasks with a tree of adapters.",
     ]
     lines += ["", "commands:", *(f"  {name:<11} {text}" for name, text in COMMANDS.items())]
-    lines += ["", "branchtune COMMAND --help explains a command; branchtune --version prints the version."]
+    lines += ["", "branchtune COMMAND --help explains a command; --version prints the version."]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    spell_out(sys.stdout)
+    spell_out(sys.stderr)
     try:
         try:
             status = _dispatch(argv)

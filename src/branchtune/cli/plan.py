@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
 from branchtune.atomic import write_json
+from branchtune.cli.arguments import add_format
 from branchtune.config import RunConfig
 from branchtune.errors import UserError
 from branchtune.settings import Settings, parse
@@ -30,10 +31,14 @@ def run(argv: Sequence[str]) -> None:
         "--adapter", type=Adapter | None, default=None, help="the adapter family; default: the run's, else LoRA"
     )
     parser.add_argument("--out", type=str | None, default=None, help="also write the tree to this JSON file")
+    add_format(parser)
     options = parser.instantiate(parse(parser, argv))
     from branchtune.affinity import Affinity
+    from branchtune.cli.output import show
     from branchtune.planning import describe_plan, plan
     from branchtune.planning.ranks import with_ranks_within
+    from branchtune.progress import Reporter
+    from branchtune.report.plan_outcome import plan_outcome
 
     path = Path(options.affinity)
     affinity = Affinity.load(path / "affinity.json" if path.is_dir() else path)
@@ -51,8 +56,12 @@ def run(argv: Sequence[str]) -> None:
     )
     if limit is not None:
         adapter = with_ranks_within(adapter, affinity.spec, tree, limit, options.budget or math.inf)
-    print(affinity)
-    print(describe_plan(tree, affinity.spec, adapter))
+    reporter = Reporter(quiet=True, stderr=options.format is not None)
+    reporter.say(str(affinity))
+    width = reporter.console.width
+    reporter.say(describe_plan(tree, affinity, adapter, width=width, ascii_only=reporter.ascii_only))
+    if options.format:
+        show(plan_outcome(tree, affinity, adapter), options, reporter)
     if options.out:
         write_json(Path(options.out), tree.to_json())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser
 
@@ -12,8 +13,9 @@ from branchtune.errors import UserError
 from branchtune.settings import parse
 
 TEXT = """Apply a run's model to an image, or to every image of a folder. For each image and task two files are written:
-<image>.<task>.npy, the output at the image's own size, and <image>.<task>.png, a picture of it. Interrupted, the same
-command goes on; images that cannot be read are named and left out."""
+<image>.<task>.npy, the output at the image's own size, and <image>.<task>.png, a picture of it; and for each image
+<image>.sheet.png, all of them on one page. Interrupted, the same command goes on; images that cannot be read are named
+and left out."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -28,6 +30,12 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=8, help="images per pass of the model")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    parser.add_argument(
+        "--sheet",
+        type=Literal["overlay", "beside", "none"],
+        default="overlay",
+        help="the pictures on the sheet: blended over the image, or beside it; none: no sheet",
+    )
     add_low_memory(parser)
     parser.add_argument("--overwrite", action="store_true", help="also predict what the folder holds already")
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
@@ -51,6 +59,7 @@ def run(argv: Sequence[str]) -> None:
         workers=options.workers,
         overwrite=options.overwrite,
         low_memory=options.low_memory,
+        sheet=None if options.sheet == "none" else options.sheet,
     )
     kept = f", {done.present} were there already" if done.present else ""
     reporter.say(f"wrote {done.written} images to {options.out}{kept}")

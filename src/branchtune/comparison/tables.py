@@ -1,27 +1,14 @@
-"""The cells of a comparison's tables, and Markdown made from them."""
+"""The cells of a comparison's tables."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from branchtune.comparison.methods import SINGLE, TITLES
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Row, Spread, advantage, rows
-from branchtune.report.table import count
-
-
-@dataclass(frozen=True)
-class Cells:
-    """A table: a heading per column, and rows of text."""
-
-    title: str
-    heading: list[str]
-    body: list[list[str]]
-
-    def markdown(self) -> str:
-        lines = [self.heading, ["---", *["---:"] * (len(self.heading) - 1)], *self.body]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+from branchtune.tables.cells import Cells
+from branchtune.tables.numbers import arrow, count
 
 
 def tables(comparison: Comparison) -> list[Cells]:
@@ -33,7 +20,7 @@ def tables(comparison: Comparison) -> list[Cells]:
 def quality(comparison: Comparison) -> Cells:
     """Headline metrics and delta_m: mean and standard deviation over seeds."""
     first = next(iter(comparison.runs.values()))[0]
-    heading = [f"{task} {name} {'↑' if first.higher_is_better[task] else '↓'}" for task, name in first.headline.items()]
+    heading = [f"{task} {name} {arrow(first.higher_is_better[task])}" for task, name in first.headline.items()]
     body = [
         [
             TITLES[row.method],
@@ -83,19 +70,6 @@ def verdict(spread: Spread) -> str:
     if abs(spread.mean) <= 2 * spread.error:
         return "within noise"
     return "ahead" if spread.mean > 0 else "behind"
-
-
-def markdown(comparison: Comparison) -> str:
-    """All tables, with what they count and how to remake them."""
-    first = next(iter(comparison.runs.values()))[0]
-    parts: list[str] = []
-    for cells in tables(comparison):
-        parts += [f"{cells.title}:", cells.markdown()]
-    parts.append(
-        f"Δm divides by {comparison.reference.id!r} (mean over the same seeds). Made by `{comparison.command}` on "
-        f"{first.hardware}, torch {first.versions['torch']}, branchtune {first.versions['branchtune']}."
-    )
-    return "\n\n".join(parts) + "\n"
 
 
 def _cost(row: Row, factor: float) -> list[str]:

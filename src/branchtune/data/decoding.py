@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from branchtune.errors import UserError
 
@@ -95,5 +95,6 @@ def _open(path: Path) -> Image.Image:
 def _unreadable(path: Path, error: BaseException) -> UserError:
     if not path.exists():
         return UserError(f"{path}: no such file")
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{path}: cannot be decoded ({reason}), restore it or take its id out of the split")
+    unknown = isinstance(error, UnidentifiedImageError)  # whose text repeats the path
+    reason = "no known image format" if unknown else " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path}: cannot be decoded ({reason}), restore it or leave it out")

@@ -59,7 +59,7 @@ def demo(settings: Settings, train_all: bool, reporter: Reporter) -> dict[str, C
         if method in columns
     }
     reference = None if reference is None else stopwatch.reference(reference)
-    reporter.console.print(comparison(list(ordered.values()), reference))
+    reporter.table(comparison(list(ordered.values()), reference))
     for line in footer(settings, reference, [c.committed for c in ordered.values()]):
         reporter.say(line)
     reporter.say(f"runs in {Path(settings.config.output) / name}; {time.monotonic() - started:.0f} s")

@@ -205,7 +205,7 @@ class Phases:
         epochs = self.config.trainer.get("max_epochs") or 0
         if epochs > 0:
             share = affinity.cost.share(epochs * len(self.bench.train_set))
-            self.reporter.say(f"measuring it took {share:.1%} of the passes of the training")
+            self.reporter.say(f"the measurement took {share:.1%} as many passes as the training")
         return affinity
 
     def tree(self) -> TaskTree:
@@ -217,7 +217,9 @@ class Phases:
             tree = TaskTree.from_json(self.run.read("tree.json"))
         except UserError as error:
             raise UserError(f"{path}: {error}; delete it, the run makes it again") from error
-        self.reporter.say(describe_plan(tree, self.bench.spec, self.bench.adapter(tree)))
+        adapter, reporter = self.bench.adapter(tree), self.reporter
+        width = reporter.console.width
+        reporter.say(describe_plan(tree, self.bench.spec, adapter, width=width, ascii_only=reporter.ascii_only))
         return tree
 
     def finish(self, model: MultiTaskModel, training: Training) -> Results:

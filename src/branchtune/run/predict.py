@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,9 +20,10 @@ from branchtune.errors import UserError, unknown
 from branchtune.low_memory.precision import Precision
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
+from branchtune.report.prediction_sheet import Layout, small
 from branchtune.run.directory import load_settings
 from branchtune.run.finished import load_model
-from branchtune.run.prediction_folder import PredictionFolder
+from branchtune.run.prediction_folder import SHEET, PredictionFolder
 from branchtune.run.workbench import Workbench
 from branchtune.shipping.load import read_model_config
 
@@ -52,8 +54,11 @@ def predict(
     workers: int = 0,
     overwrite: bool = False,
     low_memory: Precision | None = None,
+    sheet: Layout | None = "overlay",
 ) -> Predicted:
-    """Write raw outputs and pictures of every image and task; an interrupted call goes on where it stopped.
+    """Write raw outputs and pictures of every image and task, and a sheet per image.
+
+    An interrupted call goes on where it stopped.
 
     Args:
         run: a finished run's directory.
@@ -64,10 +69,11 @@ def predict(
         workers: processes that read images.
         overwrite: also predict what is there already.
         low_memory: store the backbone's weights in this precision.
+        sheet: layout of the sheets, see `prediction_sheet`; None for no sheets.
 
     Raises:
         UserError: the run has no model, its weights cannot be stored in that precision, a task does not exist, two
-            images have one name, a number is too small, or the folder cannot be written.
+            images have one name, a number is too small, the folder cannot be written, or a task is named "sheet".
     """
     config = load_settings(run).on_one_device().config
     for name in tasks or ():
@@ -75,6 +81,8 @@ def predict(
             raise unknown("task", name, config.tasks)
     if batch_size < 1 or workers < 0:
         raise UserError(f"batch_size={batch_size}, workers={workers}: at least 1 image and 0 workers")
+    if sheet is not None and SHEET in config.tasks:
+        raise UserError(f"task {SHEET!r} has the name of the sheets' files: leave the sheets out with --sheet none")
     _check_names(images)
     bench = Workbench(config, reporter)
     model = load_model(run, bench, low_memory)
@@ -82,64 +90,73 @@ def predict(
     hashes = dict(read_model_config(run / "model").hashes)
     if low_memory is not None:
         hashes["precision"] = low_memory
-    folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, images, overwrite)
+    folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, images, overwrite, sheet)
     todo = [path for path in images if not folder.has(path.stem)]
-    files = _ImageFiles(todo, Transform({}, config.data.image_size, *bench.normalisation))
+    files = _ImageFiles(todo, Transform({}, config.data.image_size, *bench.normalisation), sheet is not None)
     loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=list)
     skipped = []
     with reporter.track("predict", len(todo)) as advance:
         for batch in loader:
             skipped += [item for item in batch if isinstance(item, str)]
             read = [item for item in batch if not isinstance(item, str)]
-            for stem, outputs in _outputs(model, read, wanted, bench.device):
-                for name, value in outputs.items():
-                    folder.write(stem, model.tasks[name], value)
+            for item, outputs in _outputs(model, read, wanted, bench.device):
+                folder.write(item.stem, outputs, item.small)
             for _ in batch:
                 advance()
     return Predicted(len(todo) - len(skipped), len(images) - len(todo), skipped)
 
 
-class _ImageFiles(Dataset[Any]):
-    """Name, tensor `[3, h, w]` as the model takes it and own size of each image; a text where it cannot be read."""
+class _Read(NamedTuple):
+    """An image as it was read: its name, `[3, h, w]` as the model takes it, own height and width, and for the sheet."""
 
-    def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
-        self.paths, self.transform = paths, transform
+    stem: str
+    image: Tensor
+    size: tuple[int, int]
+    small: NDArray[np.uint8] | None
+
+
+class _ImageFiles(Dataset[Any]):
+    """Each image, or a text where it cannot be read."""
+
+    def __init__(self, paths: Sequence[Path], transform: Transform, with_small: bool) -> None:
+        self.paths, self.transform, self.with_small = paths, transform, with_small
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor, tuple[int, int]] | str:
+    def __getitem__(self, index: int) -> _Read | str:
         path = self.paths[index]
         try:
-            pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1)
+            pixels = read_image(path)
         except UserError as error:
             return str(error)
-        sample = self.transform({"id": path.stem, "image": pixels}, np.random.default_rng(0))
-        return path.stem, sample["image"], (pixels.shape[1], pixels.shape[2])
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        sample = self.transform({"id": path.stem, "image": image}, np.random.default_rng(0))
+        return _Read(path.stem, sample["image"], pixels.shape[:2], small(pixels) if self.with_small else None)
 
 
 def _outputs(
     model: MultiTaskModel,
-    images: Sequence[tuple[str, Tensor, tuple[int, int]]],
+    images: Sequence[_Read],
     tasks: Collection[str],
     device: torch.device,
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Per image its name and what the model returns for it, maps at its own size: `[C, height, width]`, or `[C]`.
+) -> Iterator[tuple[_Read, dict[str, Tensor]]]:
+    """Each image with what the model returns for it, maps at its own size: `[C, height, width]`, or `[C]`.
 
     Maps are resized before they are activated, so that normals are of unit length at the new size too, and an
     activation of a user's own is applied once.
     """
     if not images:
         return
-    batch = torch.stack([image for _, image, _ in images]).to(device)
+    batch = torch.stack([item.image for item in images]).to(device)
     features = model.backbone(batch, list(tasks), {})
     raw = {name: model.decoders[name](features[name], (batch.shape[2], batch.shape[3])) for name in tasks}
-    for index, (stem, _, size) in enumerate(images):
+    for index, item in enumerate(images):
         outputs = {}
         for name, values in raw.items():
             task, own = model.tasks[name], values[index : index + 1]
-            outputs[name] = task.activate(resize(own, size) if task.dense else own)[0].float().cpu()
-        yield stem, outputs
+            outputs[name] = task.activate(resize(own, item.size) if task.dense else own)[0].float().cpu()
+        yield item, outputs
 
 
 def _check_names(images: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The folder that predictions are written to: one or two files per image and task, each whole or absent."""
+"""The folder that predictions are written to: files per image and task and a sheet per image, each whole or absent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -16,17 +17,20 @@ from branchtune.atomic import write_bytes, write_json
 from branchtune.errors import UserError
 from branchtune.json_file import read_json
 from branchtune.report.colour import picture
+from branchtune.report.prediction_sheet import Layout, panel_of, prediction_sheet
 from branchtune.tasks.task import Task
 
 NAME = "predictions.json"
+SHEET = "sheet"
 
 
 class PredictionFolder:
     """What one model predicts, image by image; what is there already is not made again.
 
-    `predictions.json` says of which model and tasks the predictions are, and of which file (path, size, time) each one
-    is: those of another file of the same name are deleted first, and so are another model's where they are overwritten.
-    No file is deleted that does not have the name of one of these predictions.
+    `predictions.json` says of which model and tasks the predictions are, of which file (path, size, time) each one is,
+    and what each sheet shows: those of another file of the same name are deleted first, and so are another model's
+    where they are overwritten, and sheets that show something else. No file is deleted that does not have the name of
+    one of these predictions.
 
     Args:
         path: made where it does not exist.
@@ -34,9 +38,10 @@ class PredictionFolder:
         hashes: of the model's files.
         images: what is predicted, of different names.
         overwrite: make everything again, also over another model's predictions.
+        sheet: layout of the sheets, None for no sheets.
 
     Raises:
-        UserError: the folder cannot be written, or holds the predictions of another model.
+        UserError: the folder cannot be written, holds another model's predictions, or has a file of a sheet's name.
     """
 
     def __init__(
@@ -46,8 +51,9 @@ class PredictionFolder:
         hashes: Mapping[str, str],
         images: Sequence[Path],
         overwrite: bool = False,
+        sheet: Layout | None = None,
     ) -> None:
-        self.path, self.tasks, self.overwrite = path, list(tasks), overwrite
+        self.path, self.tasks, self.overwrite, self.layout = path, list(tasks), overwrite, sheet
         note = path / NAME
         before = _read(note) if note.exists() else {"model": dict(hashes), "images": {}}
         same = before["model"] == dict(hashes)
@@ -62,13 +68,20 @@ class PredictionFolder:
             raise UserError(f"cannot write to {path}: {error.strerror}, choose another folder with --out") from error
         sources = {image.stem: _source(image) for image in images}
         known, names = before["images"], [task.name for task in tasks]
-        known_tasks = before.get("tasks", names)
-        self._delete((s for s in known if not same or known[s] != sources.get(s, known[s])), known_tasks)
+        known_tasks, sheets = before.get("tasks", names), before.get("sheets", {})
+        shown = {stem: [sheet, *names] for stem in sources if sheet is not None}
+        self._check_free(stem for stem in shown if stem not in sheets)
+        gone = [stem for stem in known if not same or known[stem] != sources.get(stem, known[stem])]
+        self._delete(gone, known_tasks)
+        for stem in sheets:
+            if stem in gone or sheets[stem] != shown.get(stem, sheets[stem]):
+                self._sheet(stem).unlink(missing_ok=True)
         content = {
             "format": 1,
             "model": dict(hashes),
             "tasks": sorted({*(known_tasks if same else ()), *names}),
             "images": {**(known if same else {}), **sources},
+            "sheets": {**{stem: sheets[stem] for stem in sheets if stem not in gone}, **shown},
         }
         write_json(note, content)
 
@@ -76,24 +89,53 @@ class PredictionFolder:
         for stem, task, ending in itertools.product(stems, tasks, ("npy", "png")):
             (self.path / f"{stem}.{task}.{ending}").unlink(missing_ok=True)
 
+    def _check_free(self, stems: Iterable[str]) -> None:
+        for stem in stems:
+            if self._sheet(stem).exists():
+                raise UserError(
+                    f"{self._sheet(stem)} is there and was not made by predict: rename it, choose another folder, or "
+                    "--sheet none"
+                )
+
     def has(self, stem: str) -> bool:
         """Whether all files of the image of this name are there."""
-        return not self.overwrite and all(file.exists() for task in self.tasks for file in self._files(stem, task))
+        files = [file for task in self.tasks for file in self._files(stem, task)]
+        files += [] if self.layout is None else [self._sheet(stem)]
+        return not self.overwrite and all(file.exists() for file in files)
 
-    def write(self, stem: str, task: Task, value: Tensor) -> None:
-        """The raw output `[C, H, W]` or `[C]` as an array, and a map's picture."""
-        raw, *pictures = self._files(stem, task)
-        array = io.BytesIO()
-        np.save(array, value.numpy())
-        write_bytes(raw, array.getvalue())
-        for file in pictures:
-            encoded = io.BytesIO()
-            Image.fromarray(picture(task, value)).save(encoded, "PNG")
-            write_bytes(file, encoded.getvalue())
+    def write(self, stem: str, outputs: Mapping[str, Tensor], image: NDArray[np.uint8] | None = None) -> None:
+        """Raw outputs `[C, H, W]` or `[C]` as arrays, pictures of maps, and the sheet.
+
+        Args:
+            image: for the sheet, made by `prediction_sheet.small`.
+        """
+        panels = []
+        for task in self.tasks:
+            value = outputs[task.name]
+            raw, *pictures = self._files(stem, task)
+            array = io.BytesIO()
+            np.save(array, value.numpy())
+            write_bytes(raw, array.getvalue())
+            coloured = picture(task, value) if pictures else None
+            if coloured is not None:
+                write_bytes(pictures[0], _png(coloured))
+            if self.layout is not None:
+                panels.append(panel_of(task, value, coloured))
+        if self.layout is not None and image is not None:
+            write_bytes(self._sheet(stem), _png(prediction_sheet(image, panels, self.layout)))
+
+    def _sheet(self, stem: str) -> Path:
+        return self.path / f"{stem}.{SHEET}.png"
 
     def _files(self, stem: str, task: Task) -> list[Path]:
         endings = ("npy", "png") if task.dense else ("npy",)
         return [self.path / f"{stem}.{task.name}.{ending}" for ending in endings]
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def _read(note: Path) -> dict[str, Any]:

@@ -16,23 +16,34 @@ from branchtune.evaluation.delta_m import delta_m
 from branchtune.evaluation.evaluate import headlines
 from branchtune.joint import joint_step
 from branchtune.progress import Reporter
+from branchtune.training.live_table import LiveTable
 from branchtune.training.module import MultiTaskModule
 
 
 class EpochProgress(L.Callback):
-    """One step of the reporter per batch, of training and validation, over all epochs that are left."""
+    """One step of the reporter per batch, of training and validation, over all epochs that are left.
 
-    def __init__(self, reporter: Reporter, title: str) -> None:
-        self.reporter, self.title = reporter, title
+    Args:
+        reporter: on a terminal it shows the tasks' numbers above its bar.
+        title: of the step.
+        metrics: where these numbers come from.
+    """
+
+    def __init__(self, reporter: Reporter, title: str, metrics: MetricsTable) -> None:
+        self.reporter, self.title, self.metrics = reporter, title, metrics
         self._step: Any = None
         self._advance: Any = None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, MultiTaskModule)
         if not trainer.should_stop:
-            self._step = self.reporter.track(self.title, _batches_left(trainer, module))
+            self._live = LiveTable(module, self.metrics.rows, self.reporter.ascii_only)
+            self._step = self.reporter.track(self.title, _batches_left(trainer, module), self._live.table)
             self._advance = self._step.__enter__()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
+        if self.reporter.bars:
+            self._live.read_losses()
         self._count(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:

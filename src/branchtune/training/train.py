@@ -64,11 +64,12 @@ def train(
     checkpoints, timer, memory = directory / "checkpoints", Timer(), Memory()
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     module = _module(model, config)
+    metrics = MetricsTable(directory / "metrics.csv", reference)
     callbacks: list[L.Callback] = [
         timer,
         memory,
-        EpochProgress(reporter, f"train {directory.name}"),
-        MetricsTable(directory / "metrics.csv", reference),
+        EpochProgress(reporter, f"train {directory.name}", metrics),
+        metrics,
         # In this order: the last checkpoint knows the best, so that one of an epoch that must be repeated is replaced.
         ModelCheckpoint(checkpoints, "best", monitor="score", mode="max", enable_version_counter=False),
         ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),
