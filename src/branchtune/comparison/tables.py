@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from branchtune.comparison.methods import SINGLE, TITLES
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Row, Spread, advantage, rows
+from branchtune.report.cells import Cells
 from branchtune.report.table import count
-
-
-@dataclass(frozen=True)
-class Cells:
-    """A table: a heading per column, and rows of text."""
-
-    title: str
-    heading: list[str]
-    body: list[list[str]]
-
-    def markdown(self) -> str:
-        lines = [self.heading, ["---", *["---:"] * (len(self.heading) - 1)], *self.body]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def tables(comparison: Comparison) -> list[Cells]:

@@ -24,9 +24,9 @@ def describe_plan(tree: TaskTree, affinity_or_spec: Affinity | BackboneSpec, ada
     of_node = dict(cost.nodes)
     rows = [("tree", "level", "affinity", "parameters", "MACs")]
     rows.append(("(stem)", "", "", "0", f"{cost.stem_macs:,}"))
-    for line, node in zip(str(tree).splitlines(), _depth_first(tree), strict=True):
+    for line, node in zip(str(tree).splitlines(), depth_first(tree), strict=True):
         here = of_node[node]
-        rows.append((line, str(node.level), _mean_affinity(affinity, node), f"{here.parameters:,}", f"{here.macs:,}"))
+        rows.append((line, str(node.level), mean_affinity(affinity, node), f"{here.parameters:,}", f"{here.macs:,}"))
     rows.append(("total", "", "", f"{cost.parameters:,}", f"{cost.macs:,}"))
     if affinity is None:
         rows = [(row[0], row[1], "", *row[3:]) for row in rows]
@@ -39,7 +39,7 @@ def describe_plan(tree: TaskTree, affinity_or_spec: Affinity | BackboneSpec, ada
     return "\n".join(lines)
 
 
-def _depth_first(tree: TaskTree) -> Iterator[Node]:
+def depth_first(tree: TaskTree) -> Iterator[Node]:
     """The nodes in the order in which `str(tree)` draws them."""
     by_level = [[node for node in tree.nodes() if node.level == level] for level in range(tree.num_levels)]
 
@@ -54,8 +54,8 @@ def _depth_first(tree: TaskTree) -> Iterator[Node]:
         yield from below(root)
 
 
-def _mean_affinity(affinity: Affinity | None, node: Node) -> str:
-    """Over the pairs of the node's tasks, at its level."""
+def mean_affinity(affinity: Affinity | None, node: Node) -> str:
+    """The mean corrected affinity over the pairs of the node's tasks at its level, as text; empty without a pair."""
     if affinity is None or len(node.tasks) < 2:
         return ""
     rows = [affinity.tasks.index(task) for task in node.tasks]

@@ -59,13 +59,13 @@ def sections(columns: Sequence[Column], reference: Reference | None) -> list[lis
     metrics = [
         row(
             f"{task} {metric} {'↑' if results[0].higher_is_better[task] else '↓'}",
-            _number(reference.metrics.get(task) if reference else None),
-            [_number(r.heads.get(task)) for r in results],
+            number(reference.metrics.get(task) if reference else None),
+            [number(r.heads.get(task)) for r in results],
         )
         for task, metric in results[0].headline.items()
     ]
     if reference is not None:
-        metrics.append(row("Δm %", "0", [_signed(r.delta_m) for r in results]))
+        metrics.append(row("Δm %", "0", [signed(r.delta_m) for r in results]))
     parameters, macs = settings.get("parameters", {}), settings.get("macs", {})
     trained = [
         row(f"params {owner}", count(parameters.get(owner)), [count(r.parameters[owner]) for r in results])
@@ -76,18 +76,20 @@ def sections(columns: Sequence[Column], reference: Reference | None) -> list[lis
         row(f"MACs {part}", count(macs.get(part)), [count(r.macs[part]) for r in results])
         for part in ("backbone", "decoders")
     ]
-    cost.append(row("ms per image", _number(settings.get("ms_per_image")), [_number(r.ms_per_image) for r in results]))
+    cost.append(row("ms per image", number(settings.get("ms_per_image")), [number(r.ms_per_image) for r in results]))
     cost.append(row("groups per level", "", ["-".join(map(str, r.groups)) for r in results]))
     return [metrics, trained, cost]
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three decimals, two from 10 on; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return "-"
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
+    """Two decimals with a sign; a dash for None."""
     return "-" if value is None else f"{value:+.2f}"
 
 
