@@ -13,7 +13,7 @@ from branchtune.settings import resolved
 
 TEXT = """Train several methods with several seeds on one configuration, with equal tuning, and tabulate them: metrics,
 delta_m over the single-task models, parameters by owner, MACs, time and memory. Interrupted, the same command goes on.
-Writes comparison.json, comparison.md and pareto.svg into output/name."""
+Writes comparison.json, comparison.md, pareto.svg and report.html into output/name."""
 METHODS = ["full", "decoders", "shared", "separate", "comb", "branched", "random", "anti"]
 
 
@@ -42,10 +42,12 @@ def run(argv: Sequence[str]) -> None:
     )
     from branchtune.atomic import write_text
     from branchtune.comparison.compare import Comparer
+    from branchtune.comparison.page import write_comparison_report
     from branchtune.comparison.pareto import pareto
     from branchtune.comparison.result import Comparison
     from branchtune.comparison.tables import markdown, tables
     from branchtune.progress import Reporter
+    from branchtune.report.page.write import after
 
     reporter = Reporter(options.quiet)
     tuned = Comparison.load(Path(options.rates)) if options.rates else None
@@ -60,6 +62,7 @@ def run(argv: Sequence[str]) -> None:
     for cells in tables(comparison):
         reporter.table(cells.title, cells.heading, cells.body)
     reporter.say(f"wrote {comparer.folder}/comparison.json, comparison.md and pareto.svg")
+    after(lambda: write_comparison_report(comparer.folder), comparer.folder, reporter)
 
 
 def _optimizer(flat: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from branchtune.cli.arguments import configured
 
 TEXT = """A whole run: fit decoders, measure affinity, plan the tree, train, evaluate, write the run directory.
-Interrupted at any moment, the same command continues. With trainer.devices=N it trains in N processes."""
+Interrupted at any moment, the same command continues. With trainer.devices=N it trains in N processes. It ends with
+report.html in the run directory."""
 
 
 def run(argv: Sequence[str]) -> None:
     settings, options = configured("fit", TEXT, argv)
     from branchtune.progress import Reporter
+    from branchtune.report.page.write import after_run
     from branchtune.report.table import Column, comparison
+    from branchtune.run.directory import RunDirectory
     from branchtune.run.fit import assist, fit
     from branchtune.run.launch import launch, wanted_processes
     from branchtune.run.workbench import Workbench
@@ -35,3 +38,4 @@ def run(argv: Sequence[str]) -> None:
     reporter.console.print(comparison([Column(settings.config.method, results)], reference))
     if reference is not None:
         reporter.say(f"delta_m divides by the reference {reference.id!r}")
+    after_run(RunDirectory(settings).path, reporter)
