@@ -25,7 +25,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     "command",
     [
         *("fit", "affinity", "reference", "plan", "check-data", "evaluate", "predict", "demo"),
-        *("add-task", "remove-task", "export"),
+        *("add-task", "remove-task", "export", "report"),
     ],
 )
 def test_the_help_of_a_command_imports_nothing_heavy(command: str) -> None:
@@ -70,6 +70,8 @@ def refused(arguments: list[str], config: Path, capsys: pytest.CaptureFixture[st
         (["fit", "--quiet", "{config}"], "the file comes first"),
         (["evaluate"], "required: run"),
         (["evaluate", "nowhere"], "nowhere is no run directory"),
+        (["report"], "required: runs"),
+        (["report", "nowhere"], "nowhere is no run directory"),
         (["predict", "nowhere", "nowhere"], "nowhere does not exist"),
         (["plan", "nowhere", "--budget=2"], "nowhere"),
         (["reference", "{config}", "--seeds=[a]"], "seeds: Expected a int. Got value: a"),

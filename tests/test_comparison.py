@@ -50,6 +50,7 @@ def test_every_method_has_every_seed_at_its_own_best_rate(folder: Path, comparis
         assert scores["1"] == 0.0
         assert f"{comparison.tuning[method].factor:g}" == max(scores, key=lambda factor: scores[factor])
     assert (folder / "runs" / "versus" / "pareto.svg").read_text().startswith("<?xml")
+    assert "Quality against cost" in (folder / "runs" / "versus" / "report.html").read_text()
 
 
 def test_controls_take_the_rate_of_the_planned_tree_without_a_trial_of_their_own(

@@ -46,6 +46,7 @@ def test_it_trains_two_columns_and_continues_with_all(tmp_path: Path, capsys: py
     assert [method for method, path in runs.items() if path.exists()] == ["branched", "shared"]
     decoders = {(runs[method] / "decoders.safetensors").read_bytes() for method in ("branched", "shared")}
     assert len(decoders) == 1
+    assert all((runs[method] / "report.html").exists() for method in ("branched", "shared"))
     before = (runs["branched"] / "results.json").stat().st_mtime_ns
 
     assert run(tmp_path, "--train-all") == 0

@@ -44,6 +44,9 @@ def test_image_level_tasks_are_trained_evaluated_and_predicted(tmp_path: Path) -
     assert results.groups == [1, 1, 2, 3]
     assert 0 <= results.metrics["wall_texture"]["accuracy"] <= 1
     assert results.metrics["distance"]["rmse"] > 0
+    report = (run / "report.html").read_text()
+    assert 'class="word">class ' in report
+    assert "data:image/jpeg" in report
     table = (run / "metrics.csv").read_text()
     assert ",wall_texture," in table
     Image.fromarray((scene["image"].transpose(1, 2, 0) * 255).astype(np.uint8)).save(tmp_path / "scene.png")

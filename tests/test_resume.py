@@ -80,5 +80,5 @@ def test_ten_kills_do_not_change_the_numbers(tmp_path: Path) -> None:
     }
     assert results["whole"] == results["again"]
     assert results["whole"] == results["killed"]
-    tables = {(tmp_path / "runs" / name / "metrics.csv").read_text() for name in results}
-    assert len(tables) == 1
+    for table in ("metrics.csv", "conflict.csv"):
+        assert len({(tmp_path / "runs" / name / table).read_text() for name in results}) == 1

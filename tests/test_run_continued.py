@@ -191,6 +191,7 @@ def test_ctrl_c_during_training_is_status_130_and_the_run_resumes(
     assert not (run / "results.json").exists()
     assert main(command) == 0
     assert same_metrics(finished, run)
+    assert (run / "conflict.csv").read_text() == (run_of(finished) / "conflict.csv").read_text()
 
 
 def test_affinity_stops_before_training_needs_no_tree_and_fit_continues(

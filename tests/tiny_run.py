@@ -25,6 +25,7 @@ tree: {{groups: [1, 1, 2, 4]}}
 schedule: {{warmup_epochs: 1}}
 trainer: {{max_epochs: 3, accelerator: cpu}}
 loggers: []
+conflict_every: 1
 """
 
 

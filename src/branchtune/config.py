@@ -211,6 +211,8 @@ class RunConfig:
         reference: what delta_m divides by: a file written by `branchtune reference`, or a packaged one by name
             (`scenes_swin`; published: `pascal_swin_t_single_task`, `nyud_swin_t_single_task`); null for none.
         loggers: Lightning loggers by class name, beside metrics.csv.
+        conflict_every: epochs between two records of conflict.csv, the cosines of the tasks' gradients at every node
+            that they share; 0 for none, null for as often as costs at most 2 % of the training.
         start_from: a finished run to add a task to or to remove tasks from; null for a run of its own.
     """
 
@@ -236,6 +238,7 @@ class RunConfig:
     evaluate: Literal["last", "best"] = "last"
     reference: str | None = None
     loggers: list[str] = field(default_factory=lambda: ["TensorBoardLogger"])
+    conflict_every: int | None = None
     start_from: StartFromConfig | None = None
 
     def __post_init__(self) -> None:
@@ -250,7 +253,7 @@ class RunConfig:
             raise UserError(
                 f"name={self.name!r} leaves output: give a relative path without '..', such as demo/branched"
             )
-        _check_least("", self, seed=0, early_stopping=1)
+        _check_least("", self, seed=0, early_stopping=1, conflict_every=0)
         if self.adapter_share is not None and not 0 < self.adapter_share < math.inf:
             raise UserError(f"adapter_share={self.adapter_share}: must be above 0, such as 0.2 for a fifth")
         if self.adapter_share is not None and self.tree.budget_params is not None:

@@ -13,7 +13,7 @@ from branchtune.settings import resolved
 
 TEXT = """Train several methods with several seeds on one configuration, with equal tuning, and tabulate them: metrics,
 delta_m over the single-task models, parameters by owner, MACs, time and memory. Interrupted, the same command goes on.
-Writes comparison.json, comparison.md and pareto.svg into output/name."""
+Writes comparison.json, comparison.md, pareto.svg and report.html into output/name."""
 METHODS = ["full", "decoders", "shared", "separate", "comb", "branched", "random", "anti"]
 
 
@@ -45,8 +45,10 @@ def run(argv: Sequence[str]) -> None:
     from branchtune.cli.output import reporter_of, show
     from branchtune.comparison.compare import Comparer
     from branchtune.comparison.outcome import outcome
+    from branchtune.comparison.page import write_comparison_report
     from branchtune.comparison.pareto import pareto
     from branchtune.comparison.result import Comparison
+    from branchtune.report.page.write import after
 
     reporter = reporter_of(options)
     tuned = Comparison.load(Path(options.rates)) if options.rates else None
@@ -61,6 +63,7 @@ def run(argv: Sequence[str]) -> None:
     pareto(comparison, comparer.folder / "pareto.svg")
     show(final, options, reporter)
     reporter.say(f"wrote {comparer.folder}/comparison.json, comparison.md and pareto.svg")
+    after(lambda: write_comparison_report(comparer.folder), comparer.folder, reporter)
 
 
 def _optimizer(flat: dict[str, Any]) -> dict[str, Any]:

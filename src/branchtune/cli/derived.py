@@ -58,6 +58,7 @@ def derived(
 
 def report(settings: Settings, results: Results, reporter: Reporter) -> None:
     """The table of the new run beside the one it started from."""
+    from branchtune.report.page.write import after_run
     from branchtune.report.table import Column, comparison
     from branchtune.run.results import Results
     from branchtune.run.workbench import Workbench
@@ -71,7 +72,9 @@ def report(settings: Settings, results: Results, reporter: Reporter) -> None:
     reporter.table(comparison(columns, reference))
     if reference is not None:
         reporter.say(f"Δm divides by the reference {reference.id!r}")
-    reporter.say(f"wrote {Path(settings.config.output) / settings.config.name}")
+    path = Path(settings.config.output) / settings.config.name
+    reporter.say(f"wrote {path}")
+    after_run(path, reporter)
 
 
 def _output(run: Path, name: str) -> Path:

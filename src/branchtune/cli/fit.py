@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from branchtune.cli.arguments import FORMAT, configured
 
 TEXT = """A whole run: fit decoders, measure affinity, plan the tree, train, evaluate, write the run directory.
-Interrupted at any moment, the same command continues. With trainer.devices=N it trains in N processes."""
+Interrupted at any moment, the same command continues. With trainer.devices=N it trains in N processes. It ends with
+report.html in the run directory."""
 
 
 def run(argv: Sequence[str]) -> None:
     settings, options = configured("fit", TEXT, argv, format=FORMAT)
     from branchtune.cli.output import reporter_of, show
     from branchtune.progress import Reporter
+    from branchtune.report.page.write import after_run
     from branchtune.report.run_outcome import runs_outcome
     from branchtune.report.table import Column
+    from branchtune.run.directory import RunDirectory
     from branchtune.run.fit import assist, fit
     from branchtune.run.launch import launch, wanted_processes
     from branchtune.run.workbench import Workbench
@@ -37,4 +39,6 @@ def run(argv: Sequence[str]) -> None:
     reference = Workbench(settings.config, reporter).reference
     show(runs_outcome([Column(settings.config.method, results)], reference), options, reporter)
     if not settings.config.trainer.get("fast_dev_run"):
-        reporter.say(f"wrote {Path(settings.config.output) / settings.config.name}")
+        path = RunDirectory(settings).path
+        reporter.say(f"wrote {path}")
+        after_run(path, reporter)

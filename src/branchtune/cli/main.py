@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "train several methods with several seeds, and tabulate them",
     "add-task": "add a task to a finished run and train what is new: a new run",
     "remove-task": "take a task out of a finished run: a new run",
+    "report": "write a run's report as one HTML page, or compare several runs",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images: arrays, pictures, a sheet per image",
     "export": "write a run's model for ONNX, torch.export or PEFT",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -14,16 +15,18 @@ from branchtune.comparison.methods import SINGLE, TITLES
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Row, rows
 
+# What delta_m is drawn against: the label of the axis, and the cost of a row.
+PANELS: tuple[tuple[str, Callable[[Row], int]], ...] = (
+    ("trainable parameters inside the backbone (single-task: of all models)", lambda row: row.inside),
+    ("backbone MACs per image, all tasks", lambda row: row.macs["backbone"]),
+)
+
 
 def pareto(comparison: Comparison, path: Path) -> None:
     """Write both plots as one SVG; bars are standard deviations over seeds, the line joins what no method beats."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     points = rows(comparison)
-    panels = (
-        ("trainable parameters inside the backbone (single-task: of all models)", lambda row: row.inside),
-        ("backbone MACs per image, all tasks", lambda row: row.macs["backbone"]),
-    )
-    for axes, (label, cost) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+    for axes, (label, cost) in zip(figure.subplots(1, 2, sharey=True), PANELS, strict=True):
         _panel(axes, [(cost(row), row) for row in points], label)
     figure.suptitle(comparison.name)
     file = io.BytesIO()
@@ -31,13 +34,18 @@ def pareto(comparison: Comparison, path: Path) -> None:
     write_bytes(path, file.getvalue())
 
 
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The pairs of cost and quality that no cheaper one equals in quality, cheapest first."""
+    ordered = sorted(points)
+    return [point for i, point in enumerate(ordered) if all(point[1] > other[1] for other in ordered[:i])]
+
+
 def _panel(axes: Axes, points: list[tuple[int, Row]], label: str) -> None:
     for index, (cost, row) in enumerate(points):
         deviation = None if row.delta_m.count < 2 else row.delta_m.deviation
         marker = "s" if row.method == SINGLE else "o"
         axes.errorbar(cost, row.delta_m.mean, deviation, fmt=marker, color=f"C{index}", label=TITLES[row.method])
-    front = sorted((cost, row.delta_m.mean) for cost, row in points)
-    best = [point for i, point in enumerate(front) if all(point[1] > other[1] for other in front[:i])]
+    best = front([(cost, row.delta_m.mean) for cost, row in points])
     axes.step(*zip(*best, strict=True), where="post", color="0.7", zorder=0)
     axes.set_xscale("symlog", linthresh=1e4) if min(cost for cost, _ in points) == 0 else axes.set_xscale("log")
     axes.set_xlabel(label)

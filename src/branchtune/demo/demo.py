@@ -11,6 +11,7 @@ from branchtune.demo.committed import committed_results, difference_to_reference
 from branchtune.demo.timing import Stopwatch
 from branchtune.evaluation.references import Reference
 from branchtune.progress import Reporter
+from branchtune.report.page.write import after_run
 from branchtune.report.table import Column, comparison
 from branchtune.run.fit import fit
 from branchtune.run.reference import train_reference
@@ -62,6 +63,8 @@ def demo(settings: Settings, train_all: bool, reporter: Reporter) -> dict[str, C
     reporter.table(comparison(list(ordered.values()), reference))
     for line in footer(settings, reference, [c.committed for c in ordered.values()]):
         reporter.say(line)
+    for method in (method for method, column in ordered.items() if not column.committed):
+        after_run(Path(settings.config.output) / name / method, reporter)
     reporter.say(f"runs in {Path(settings.config.output) / name}; {time.monotonic() - started:.0f} s")
     return ordered
 

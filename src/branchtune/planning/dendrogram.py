@@ -26,14 +26,27 @@ def dendrogram_cuts(affinity: Matrix) -> tuple[Cut, ...]:
     count = len(affinity)
     groups: dict[int, tuple[int, ...]] = {i: (i,) for i in range(count)}
     cuts = [tuple(groups.values())]
-    if count > 1:
-        distance = 1 - (affinity + affinity.T) / 2
-        np.fill_diagonal(distance, 0.0)
-        merges = linkage(squareform(distance, checks=False), method="average")
-        for step, (a, b) in enumerate(merges[:, :2].astype(int).tolist()):
-            groups[count + step] = tuple(sorted(groups.pop(a) + groups.pop(b)))
-            cuts.append(tuple(sorted(groups.values())))
+    for step, (a, b, _) in enumerate(merges(affinity)):
+        groups[count + step] = tuple(sorted(groups.pop(a) + groups.pop(b)))
+        cuts.append(tuple(sorted(groups.values())))
     return tuple(reversed(cuts))
+
+
+def merges(affinity: Matrix) -> list[tuple[int, int, float]]:
+    """The steps of an average-linkage dendrogram on the distance 1 - A: the two groups that are joined, and where.
+
+    Args:
+        affinity: `[T, T]`; made symmetric, its diagonal does not matter.
+
+    Returns:
+        T - 1 steps; groups below T are tasks, group T + k is what step k made.
+    """
+    if len(affinity) < 2:
+        return []
+    distance = 1 - (affinity + affinity.T) / 2
+    np.fill_diagonal(distance, 0.0)
+    steps = linkage(squareform(distance, checks=False), method="average")
+    return [(int(a), int(b), float(where)) for a, b, where, _ in steps]
 
 
 def disagreement(affinity: Matrix, cut: Cut) -> float:

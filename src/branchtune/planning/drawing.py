@@ -36,20 +36,9 @@ def draw_tree(tree: TaskTree, width: int, strokes: Strokes) -> Iterator[tuple[No
         width: at most so many characters per line, unless a name has less than ten for itself.
         strokes: to draw with.
     """
-    levels = [[node for node in tree.nodes() if node.level == level] for level in range(tree.num_levels)]
-
-    def below(node: Node | None) -> list[Node]:
-        level = 0 if node is None else node.level + 1
-        if level == tree.num_levels:
-            return []
-        return [
-            child
-            for child, parent in zip(levels[level], tree.parents(level), strict=True)
-            if node is None or parent == node.index
-        ]
 
     def draw(node: Node | None, label: str, first: str, rest: str) -> Iterator[tuple[Node | None, list[str]]]:
-        children = below(node)
+        children = _children(tree, node)
         under = rest + (strokes.line if children else strokes.blank)
         free = max(_LEAST, width - len(under))
         first_line, *others = textwrap.wrap(label, free, break_on_hyphens=False)
@@ -64,3 +53,21 @@ def draw_tree(tree: TaskTree, width: int, strokes: Strokes) -> Iterator[tuple[No
                 yield from draw(child, names, rest + stroke, rest + beside)
 
     yield from draw(None, "image", "", "")
+
+
+def depth_first(tree: TaskTree, root: Node | None = None) -> Iterator[Node]:
+    """The nodes below `root`, or all, in the order in which they are drawn."""
+    for child in _children(tree, root):
+        yield child
+        yield from depth_first(tree, child)
+
+
+def _children(tree: TaskTree, node: Node | None) -> list[Node]:
+    """The nodes that this one forks into; those of the first level for None."""
+    level = 0 if node is None else node.level + 1
+    if level == tree.num_levels:
+        return []
+    found = [child for child in tree.nodes() if child.level == level]
+    return [
+        child for child, parent in zip(found, tree.parents(level), strict=True) if node is None or parent == node.index
+    ]

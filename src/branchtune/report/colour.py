@@ -11,18 +11,26 @@ from branchtune.ignored import IGNORED_CLASS
 from branchtune.tasks.task import TargetKind, Task
 
 _GREY = np.uint8(89)
+# From no error to a large one, black over violet and orange to light yellow.
+_ERROR_COLOURS = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
+Limits = tuple[float, float]
 
 
-def picture(task: Task, output: Tensor) -> NDArray[np.uint8]:
+def picture(task: Task, output: Tensor, limits: Limits | None = None) -> NDArray[np.uint8]:
     """`[C, H, W]` of one image -> `[H, W, 3]`: class colours, normals as (n + 1) / 2, values in grey.
 
     Depth is scaled to its own range, near is bright; logits of one channel are shown as probabilities.
+
+    Args:
+        limits: show depth or values between these, as `target_picture` does with the same limits.
     """
     if task.target_kind == "classes":
         return class_colours(task.out_channels)[output.argmax(0).numpy()]
     if task.target_kind == "normals":
         return _bytes((output.permute(1, 2, 0) + 1) / 2)
     values = output.mean(0)
+    if limits is not None:
+        return _grey(values, limits, near_is_bright=task.target_kind == "depth")
     if task.target_kind == "depth":
         low, high = values.min(), values.max()
         values = (high - values) / (high - low).clamp_min(1e-9)
@@ -31,10 +39,10 @@ def picture(task: Task, output: Tensor) -> NDArray[np.uint8]:
     return _bytes(values[..., None].expand(-1, -1, 3))
 
 
-def target_picture(kind: TargetKind, target: Tensor, channels: int) -> NDArray[np.uint8]:
+def target_picture(kind: TargetKind, target: Tensor, channels: int, limits: Limits | None = None) -> NDArray[np.uint8]:
     """A target `[H, W]` or `[3, H, W]` -> `[H, W, 3]` in the colours of `picture`; ignored pixels are grey.
 
-    Values are scaled to their own range unless they are in [0, 1].
+    Values are scaled to `limits`, by default to their own range unless they are in [0, 1].
     """
     if kind == "classes":
         ignored = target == IGNORED_CLASS
@@ -45,11 +53,29 @@ def target_picture(kind: TargetKind, target: Tensor, channels: int) -> NDArray[n
     else:
         values = target.float()
         ignored = values.isnan()
-        known = values[~ignored] if (~ignored).any() else values.new_zeros(1)
-        low, high = (0.0, 1.0) if known.min() >= 0 and known.max() <= 1 else (known.min(), known.max())
-        values = (values.nan_to_num(0.0) - low) / max(high - low, 1e-9)
-        coloured = _bytes((1 - values if kind == "depth" else values)[..., None].expand(-1, -1, 3))
+        coloured = _grey(values.nan_to_num(0.0), limits or value_limits(values), near_is_bright=kind == "depth")
     return np.where(ignored.numpy()[..., None], _GREY, coloured)
+
+
+def value_limits(target: Tensor) -> Limits:
+    """The range of the labelled values, or (0, 1) where they are within it."""
+    known = target[~target.isnan()]
+    if not known.numel() or (known.min() >= 0 and known.max() <= 1):
+        return 0.0, 1.0
+    return float(known.min()), float(known.max())
+
+
+def error_picture(error: Tensor, most: float) -> NDArray[np.uint8]:
+    """Errors `[H, W]` from 0 to `most` (and above) -> `[H, W, 3]`, dark to light; NaN is grey."""
+    stops = np.linspace(0, 1, len(_ERROR_COLOURS))
+    scaled = (error.nan_to_num(0.0) / max(most, 1e-9)).clamp(0, 1).numpy()
+    channels = [np.interp(scaled, stops, levels) for levels in zip(*_ERROR_COLOURS, strict=True)]
+    return np.where(error.isnan().numpy()[..., None], _GREY, np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def error_gradient() -> str:
+    """The colours of `error_picture`, as a gradient of CSS."""
+    return f"linear-gradient(to right, {', '.join(f'rgb({r}, {g}, {b})' for r, g, b in _ERROR_COLOURS)})"
 
 
 def class_colours(count: int) -> NDArray[np.uint8]:
@@ -61,6 +87,11 @@ def class_colours(count: int) -> NDArray[np.uint8]:
         for i in range(1, count)
     ]
     return (255 * np.asarray(colours)).astype(np.uint8)
+
+
+def _grey(values: Tensor, limits: Limits, near_is_bright: bool) -> NDArray[np.uint8]:
+    scaled = (values - limits[0]) / max(limits[1] - limits[0], 1e-9)
+    return _bytes((1 - scaled if near_is_bright else scaled)[..., None].expand(-1, -1, 3))
 
 
 def _bytes(values: Tensor) -> NDArray[np.uint8]:

@@ -13,7 +13,10 @@ from branchtune.json_file import read_json
 from branchtune.settings import Settings, resolved
 
 # Keys that cannot change a run's numbers: another value continues the run.
-FREE_KEYS = ("output", "data.workers", "data.pin_memory", "data.cache", "loggers", "checkpoint_levels")
+FREE_KEYS = (
+    *("output", "data.workers", "data.pin_memory", "data.cache"),
+    *("loggers", "checkpoint_levels", "conflict_every"),
+)
 # Keys that only a later phase reads, and the files whose presence says that it has begun.
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PHASE_KEYS = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from branchtune.evaluation.delta_m import delta_m
 from branchtune.evaluation.evaluate import headlines
 from branchtune.joint import joint_step
 from branchtune.progress import Reporter
+from branchtune.training.csv_text import csv_text
 from branchtune.training.live_table import LiveTable
 from branchtune.training.module import MultiTaskModule
 
@@ -117,7 +116,7 @@ class MetricsTable(L.Callback):
         logged["score"] = self._score(results, module)
         module.log_dict(logged, sync_dist=trainer.world_size > 1)  # the processes have the same numbers
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_text(self.path, _csv(self.rows))
+            write_text(self.path, csv_text(self.rows))
 
     def _score(self, results: dict[str, dict[str, float]], module: MultiTaskModule) -> float:
         tasks = module.model.tasks
@@ -141,12 +140,3 @@ class StopEarly(EarlyStopping):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.wait_count >= self.patience:
             trainer.should_stop = True
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return text.getvalue()

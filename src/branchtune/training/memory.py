@@ -36,10 +36,14 @@ class Memory(L.Callback):
         self._on_cuda = False
         self.bytes: int | None = None
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._on_cuda = module.device.type == "cuda"
         if self._on_cuda:
             torch.cuda.reset_peak_memory_stats(module.device)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self._on_cuda:  # what is recorded between the epochs does not count
+            self.bytes = max(self.bytes or 0, torch.cuda.max_memory_allocated(module.device))
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
         if self.bytes is None and not self._on_cuda:
@@ -57,10 +61,6 @@ class Memory(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         self._leave()
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self._on_cuda:
-            self.bytes = torch.cuda.max_memory_allocated(module.device)
 
     def _leave(self) -> None:
         if self._hooks is not None:

@@ -20,6 +20,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.training.callbacks import EpochProgress, MetricsTable, StopEarly
 from branchtune.training.checkpoint_io import read_checkpoint
+from branchtune.training.conflict import GradientConflict
 from branchtune.training.memory import Memory, Training
 from branchtune.training.module import MultiTaskModule, check_checkpoint
 from branchtune.training.trainer import MANUAL_KEYS, build_trainer, quiet_lightning
@@ -48,7 +49,7 @@ def train(
     """Train `model` in place; epochs already in `directory/checkpoints/last.ckpt` are not repeated.
 
     Args:
-        config: optimizer, schedule, trainer, early_stopping, evaluate, loggers and seed are used here.
+        config: optimizer, schedule, trainer, early_stopping, evaluate, conflict_every, loggers and seed are used here.
         train_batches, val_batches: loaders.
         directory: of the run.
         reference: headline metric per task that delta_m divides by, or None.
@@ -70,6 +71,7 @@ def train(
         memory,
         EpochProgress(reporter, f"train {directory.name}", metrics),
         metrics,
+        GradientConflict(directory / "conflict.csv", train_batches, config.data.batch_size, config.conflict_every),
         # In this order: the last checkpoint knows the best, so that one of an epoch that must be repeated is replaced.
         ModelCheckpoint(checkpoints, "best", monitor="score", mode="max", enable_version_counter=False),
         ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),

@@ -1,0 +1,194 @@
+"""The images that a model does best and worst on, with all tasks' targets, predictions and errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from branchtune.batch import read_batch, read_images
+from branchtune.errors import UserError
+from branchtune.model import MultiTaskModel
+from branchtune.progress import Reporter
+from branchtune.report.colour import error_picture, picture, target_picture, value_limits
+from branchtune.report.page.error_map import error_map, error_unit, values_shown, written
+from branchtune.report.page.run_data import RunData
+from branchtune.report.page.svg import short
+from branchtune.run.directory import load_settings
+from branchtune.run.finished import load_model
+from branchtune.run.workbench import Workbench
+from branchtune.tasks.task import Task
+
+LOOKED_AT = 64
+SHOWN = 3
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task on one image: pictures `[H, W, 3]`, or words for a task with one label per image; None without label.
+
+    Attributes:
+        loss: of this image, or None.
+    """
+
+    target: Picture | str | None
+    prediction: Picture | str
+    error: Picture | str | None
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image.
+
+    Attributes:
+        id: its name.
+        score: the mean over tasks of its loss divided by the task's mean loss: 1 is average, less is better.
+        image: `[H, W, 3]`.
+        panels: by task.
+    """
+
+    id: str
+    score: float
+    image: Picture
+    panels: dict[str, Panel]
+
+
+@dataclass(frozen=True)
+class ErrorScale:
+    """What the colours of a task's error maps mean: from 0, called `low`, to `most`, called `high`."""
+
+    most: float
+    low: str
+    high: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The best cases, best first, and the worst, worst first, of `looked_at` images of `split`."""
+
+    best: list[Case]
+    worst: list[Case]
+    looked_at: int
+    split: str
+    scales: dict[str, ErrorScale]
+
+
+def make_gallery(run: RunData, reporter: Reporter) -> Gallery:
+    """Apply the run's model to the first images that its metrics are computed on.
+
+    Raises:
+        UserError: the data, the backbone's weights or the device are not there; no image has a label.
+    """
+    settings = load_settings(run.path).on_one_device()
+    data = settings.config.data
+    few = dataclasses.replace(data, val_size=_few(data.val_size), test_size=_few(data.test_size), workers=0)
+    bench = Workbench(dataclasses.replace(settings.config, data=few), reporter)
+    model, loader = load_model(run.path, bench), bench.test_batches()
+    with reporter.track("gallery", len(loader)) as advance:
+        losses: list[dict[str, float]] = []
+        for batch in loader:
+            losses += _losses(model, batch, bench.device)
+            advance()
+    scores = _scores(losses)
+    order = sorted((index for index, score in enumerate(scores) if np.isfinite(score)), key=lambda i: scores[i])
+    if not order:
+        raise UserError(f"no image of split {bench.test_split!r} has a label")
+    count = max(1, min(SHOWN, len(order) // 2))
+    best, worst = order[:count], order[::-1][: min(count, len(order) - count)]
+    chosen = [*best, *worst]
+    assert loader.collate_fn is not None
+    raw = loader.collate_fn([loader.dataset[index] for index in chosen])
+    outputs = _outputs(model, raw, bench.device)
+    scales = _scales(model.tasks, outputs, raw)
+    cases = []
+    for row, index in enumerate(chosen):
+        panels = {
+            name: _panel(task, outputs[name][row], raw[name][row], losses[index].get(name), scales.get(name))
+            for name, task in model.tasks.items()
+        }
+        image = _shown(raw["image"][row], *bench.normalisation)
+        cases.append(Case(str(raw["id"][row]), scores[index], image, panels))
+    return Gallery(cases[: len(best)], cases[len(best) :], len(losses), bench.test_split, scales)
+
+
+def _few(size: int | None) -> int:
+    return LOOKED_AT if size is None else min(size, LOOKED_AT)
+
+
+@torch.no_grad()
+def _outputs(model: MultiTaskModel, raw: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    like = next(model.parameters())
+    return {name: value.float().cpu() for name, value in model(read_images(raw).to(device, like.dtype)).items()}
+
+
+def _losses(model: MultiTaskModel, raw: Mapping[str, Any], device: torch.device) -> list[dict[str, float]]:
+    """Per image its loss by task, of the tasks that it has a label of."""
+    outputs, found = _outputs(model, raw, device), read_batch(raw, model.tasks)
+    rows: list[dict[str, float]] = [{} for _ in found.images]
+    for name, target in found.targets.items():
+        for row in found.labelled[name].nonzero()[:, 0].tolist():
+            own = slice(row, row + 1)
+            rows[row][name] = float(model.tasks[name].loss(outputs[name][own], target[own]))
+    return rows
+
+
+def _scores(losses: Sequence[Mapping[str, float]]) -> list[float]:
+    names = {name for row in losses for name in row}
+    means = {name: float(np.mean([row[name] for row in losses if name in row])) for name in names}
+    relative = [[value / means[name] for name, value in row.items() if means[name] > 0] for row in losses]
+    return [float(np.mean(values)) if values else float("nan") for values in relative]
+
+
+def _scales(tasks: Mapping[str, Task], outputs: Mapping[str, Tensor], raw: Mapping[str, Any]) -> dict[str, ErrorScale]:
+    """One for all images, to the 95th percentile: a few wild pixels must not hide the rest."""
+    scales = {}
+    for name, task in tasks.items():
+        if not task.dense:
+            continue
+        maps = [error_map(task, out, target) for out, target in zip(outputs[name], raw[name], strict=True)]
+        known = torch.cat([one[~one.isnan()] for one in maps]).numpy()
+        if task.target_kind == "classes":
+            scales[name] = ErrorScale(1.0, "right", "wrong")
+            continue
+        most, unit = (float(np.percentile(known, 95)) if known.size else 0.0) or 1.0, error_unit(task)
+        scales[name] = ErrorScale(most, f"0{unit}", f"{short(most)}{unit} and more")
+    return scales
+
+
+def _panel(task: Task, output: Tensor, target: Tensor, loss: float | None, scale: ErrorScale | None) -> Panel:
+    if scale is None:
+        known, predicted, error = written(task, output, target)
+        return Panel(known, predicted, error, loss)
+    valued = task.target_kind in ("depth", "values")
+    shown = values_shown(task, output)
+    limits = value_limits(target if loss is not None else shown) if valued else None
+    prediction = picture(task, shown, limits)
+    if loss is None:
+        return Panel(None, prediction, None, None)
+    known_picture = target_picture(task.target_kind, target, task.out_channels, limits)
+    return Panel(known_picture, prediction, error_picture(error_map(task, output, target), scale.most), loss)
+
+
+def _shown(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Picture:
+    """The image as it was before it was normalised."""
+    channels = [channel * s + m for channel, m, s in zip(image.float(), mean, std, strict=False)]
+    pixels: Picture = (255 * torch.stack(channels, dim=-1)).round().clamp(0, 255).to(torch.uint8).numpy()
+    return pixels
+
+
+def pictures(gallery: Gallery) -> list[Picture]:
+    """Everything in it that is a picture."""
+    panels = itertools.chain.from_iterable(case.panels.values() for case in (*gallery.best, *gallery.worst))
+    inside = [part for panel in panels for part in (panel.target, panel.prediction, panel.error)]
+    images = [case.image for case in (*gallery.best, *gallery.worst)]
+    return [*images, *(part for part in inside if isinstance(part, np.ndarray))]

@@ -1,0 +1,73 @@
+"""Affinities as tables whose cells are coloured."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from branchtune.affinity import Affinity
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """One pair of tasks: what is written, the colour behind it, and what a pointer shows."""
+
+    text: str
+    style: str
+    title: str
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """One matrix, with a row and a column per task."""
+
+    title: str
+    tasks: tuple[str, ...]
+    rows: list[list[HeatCell]]
+
+
+def heat_maps(affinity: Affinity) -> list[HeatMap]:
+    """The corrected affinity over all levels, then at every level."""
+    return [_heat_map(affinity, level) for level in (None, *range(len(affinity.spec.levels)))]
+
+
+def plain_cosines(affinity: Affinity) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of a table with the measured value of every pair, overall and by level, and its error."""
+    levels = [None, *range(len(affinity.spec.levels))]
+    heading = ["tasks", *(_title(level) for level in levels)]
+    pairs = itertools.combinations_with_replacement(range(len(affinity.tasks)), 2)
+    rows = [[_pair(affinity, a, b), *(_measured(affinity, level, a, b) for level in levels)] for a, b in pairs]
+    return heading, rows
+
+
+def _title(level: int | None) -> str:
+    return "all levels" if level is None else f"level {level}"
+
+
+def _heat_map(affinity: Affinity, level: int | None) -> HeatMap:
+    values = affinity.corrected(level)
+    count = range(len(affinity.tasks))
+
+    def cell(a: int, b: int) -> HeatCell:
+        value = float(values[a, b]) + 0.0
+        side = "pos" if value >= 0 else "neg"
+        style = f"background: color-mix(in oklab, var(--{side}) {100 * min(1.0, abs(value)):.0f}%, var(--surface))"
+        title = f"{_pair(affinity, a, b)}, {_title(level)}: {value:.2f}, measured {_measured(affinity, level, a, b)}"
+        return HeatCell(f"{value:.2f}".replace("-", "−"), style, title)
+
+    return HeatMap(_title(level), affinity.tasks, [[cell(a, b) for b in count] for a in count])
+
+
+def _pair(affinity: Affinity, a: int, b: int) -> str:
+    return f"{affinity.tasks[a]} – {affinity.tasks[b]}"
+
+
+def _measured(affinity: Affinity, level: int | None, a: int, b: int) -> str:
+    matrix = affinity.overall if level is None else affinity.per_level[level]
+    errors = affinity.overall_error if level is None else affinity.per_level_error[level]
+    value, error = float(matrix[a, b]), float(errors[a, b])
+    if not math.isfinite(error) or error <= 0:
+        return f"{value:.3g}"
+    digits = min(7, max(2, 1 - math.floor(math.log10(error))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -1,0 +1,64 @@
+"""Sections -> one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from branchtune._version import __version__
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    Attributes:
+        id: for links to it.
+        title: above it.
+        template: name of its template, without the suffix.
+        data: what the template reads, under the name `data`.
+    """
+
+    id: str
+    title: str
+    template: str
+    data: Any
+
+
+def render(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+    """The page.
+
+    Args:
+        title: of the page.
+        facts: names and values below the title.
+        sections: in their order.
+    """
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            facts=facts,
+            sections=sections,
+            version=__version__,
+            css=_file("report.css"),
+            script=_file("report.js"),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("branchtune.report.page")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _file(name: str) -> Markup:
+    """A file of the package that is trusted as it is."""
+    return Markup((files("branchtune.report.page") / "templates" / name).read_text(encoding="utf-8"))

@@ -1,0 +1,68 @@
+"""The report as a person sees it, in Chromium: light and dark, wide and narrow, by keyboard, on paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from branchtune.cli.main import main
+from browser import needs_chromium, opened, screenshot, serious_violations
+from finished_run import run_of
+
+pytestmark = [pytest.mark.browser, needs_chromium]
+
+SCENES = Path(__file__).parents[1] / "results" / "scenes"
+
+
+@pytest.fixture(scope="module")
+def pages(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder, run = tmp_path_factory.mktemp("reports"), run_of(finished)
+    files = {"report": run / "report.html", "reports": folder / "several.html", "comparison": folder / "scenes.html"}
+    assert main(["report", str(run), str(run), f"--out={files['reports']}", "--quiet"]) == 0
+    assert main(["report", str(SCENES), f"--out={files['comparison']}", "--quiet"]) == 0
+    return {name: path.as_uri() for name, path in files.items()}
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
+def test_they_are_readable_and_have_no_serious_finding(pages: dict[str, str], width: int, dark: bool) -> None:
+    with opened(width, dark) as page:
+        for name, address in pages.items():
+            page.goto(address)
+            screenshot(page, f"{name}-{width}-{'dark' if dark else 'light'}")
+            assert serious_violations(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_node_shows_its_details_by_pointer_and_by_keyboard(pages: dict[str, str]) -> None:
+    with opened() as page:
+        page.goto(pages["report"])
+        node, tip = page.locator("#tree-0"), page.locator("#tree-0-tip")
+        assert not tip.is_visible()
+        node.focus()
+        assert tip.is_visible()
+        page.locator("#tree-1").hover()
+        assert page.locator("#tree-1-tip").is_visible()
+
+
+def test_the_button_changes_the_colours(pages: dict[str, str]) -> None:
+    with opened() as page:
+        page.goto(pages["report"])
+        colours = []
+        for _ in range(3):
+            colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            page.get_by_role("button", name="colours").press("Enter")
+        assert colours[0] == colours[2] != colours[1]
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_paper_loses_nothing_that_is_folded(pages: dict[str, str], script: bool) -> None:
+    with opened(703, java_script_enabled=script) as page:
+        page.goto(pages["report"])
+        page.emulate_media(media="print")
+        screenshot(page, f"report-paper-{'script' if script else 'plain'}")
+        assert page.pdf(format="A4").startswith(b"%PDF")
+        folded = page.locator("details table")
+        assert folded.count() >= 3
+        for index in range(folded.count()):
+            assert folded.nth(index).bounding_box()["height"] > 40

@@ -1,0 +1,117 @@
+"""Drawings and pictures of the report, with known answers."""
+
+from __future__ import annotations
+
+import math
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+import branchtune as bt
+from branchtune.report.colour import error_picture, picture, target_picture
+from branchtune.report.page.axes import Axes
+from branchtune.report.page.chart import Series, line_chart
+from branchtune.report.page.error_map import error_map, written
+from branchtune.report.page.picture_data import LIMIT, PictureWriter
+from branchtune.report.page.svg import element, mixed, ticks
+from branchtune.report.page.tree_svg import THICK, THIN, thickness
+
+
+def test_thickness_is_in_proportion_to_the_parameters() -> None:
+    assert thickness(500, 1000) == THICK / 2
+    assert thickness(1000, 1000) == THICK
+    assert thickness(0, 1000) == thickness(0, 0) == THIN
+
+
+def test_what_a_name_holds_is_escaped() -> None:
+    assert str(element("text", "<a & b>", x=1.25)) == '<text x="1.25">&lt;a &amp; b&gt;</text>'
+    assert mixed([1]) == "var(--c1)"
+    assert "50.0%" in mixed([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.5, 1]), (-1, 1, [-1, -0.5, 0, 0.5, 1]), (3, 3, [3]), (0, 70, [0, 20, 40, 60])],
+)
+def test_ticks_are_round_numbers_inside(low: float, high: float, expected: list[float]) -> None:
+    found = ticks(low, high)
+    assert set(found) >= set(expected)
+    assert all(low <= tick <= high for tick in found)
+
+
+def test_a_line_goes_through_its_points() -> None:
+    chart = line_chart("loss", [Series("a", [(1, 2.0), (2, 1.0), (3, 1.5)], "red"), Series("empty", [], "blue")])
+    assert chart is not None
+    root = ElementTree.fromstring(str(chart.svg))
+    lines = [path for path in root.iter("path") if path.get("class") == "line"]
+    axes = Axes([1, 3], [1.0, 2.0])
+    assert [path.get("d") for path in lines] == [
+        "M" + " L".join(f"{axes.x(x):.1f} {axes.y(y):.1f}" for x, y in ((1, 2.0), (2, 1.0), (3, 1.5)))
+    ]
+    assert "from 2 at epoch 1 to 1.5 at 3" in str(root.get("aria-label"))
+    assert line_chart("loss", [Series("empty", [], "blue")]) is None
+
+
+def test_zero_has_a_place_on_a_logarithmic_axis() -> None:
+    axes = Axes([0, 1000, 100_000], [0.0], log_x=True)
+    places = [axes.x(value) for value in (0, 1000, 100_000)]
+    assert places == sorted(places)
+    assert all(math.isfinite(place) for place in places)
+
+
+def test_errors_of_every_kind_of_target() -> None:
+    nan = float("nan")
+    classes = bt.SemanticSegmentation("s", num_classes=3)
+    scores = torch.eye(3)[:, None]  # pixels predicted as 0, 1, 2
+    assert error_map(classes, scores, torch.tensor([[0, 2, 255]])).nan_to_num(-1).tolist() == [[0, 1, -1]]
+    up, right = torch.tensor([0.0, 1, 0]), torch.tensor([1.0, 0, 0])
+    normals = error_map(bt.Normals("n"), torch.stack([up, up], -1)[:, None], torch.stack([right, up], -1)[:, None])
+    assert normals[0].tolist() == pytest.approx([90.0, 0.0], abs=0.05)
+    depth = error_map(bt.Depth("d"), torch.tensor([[[2.0, 3.0]]]), torch.tensor([[2.5, nan]]))
+    assert depth.nan_to_num(-1).tolist() == [[0.5, -1]]
+    edge = error_map(bt.Edges("e"), torch.zeros(1, 1, 1), torch.ones(1, 1))
+    assert float(edge) == 0.5
+
+
+def test_tasks_with_one_label_per_image_are_written_out() -> None:
+    classes, values = bt.ImageClassification("c", num_classes=2), bt.ImageRegression("r", num_outputs=2)
+    assert written(classes, torch.tensor([0.0, 0.0]), torch.tensor(1)) == ("class 1", "class 0 (50%)", "wrong")
+    assert written(classes, torch.tensor([0.0, 0.0]), torch.tensor(-100)) == ("–", "class 0 (50%)", "–")
+    target = torch.tensor([1.0, float("nan")])
+    assert written(values, torch.tensor([3.0, 4.0]), target) == ("1, –", "3, 4", "2, –")
+
+
+def test_target_and_prediction_share_a_scale() -> None:
+    task = bt.Depth("d")
+    limits = (1.0, 3.0)
+    shown = [picture(task, torch.full((1, 1, 1), value), limits)[0, 0, 0] for value in (1.0, 2.0, 3.0, 9.0)]
+    assert shown == [255, 127, 0, 0]
+    assert target_picture("depth", torch.tensor([[2.0]]), 1, limits)[0, 0, 0] == 127
+
+
+def test_errors_are_dark_where_small_and_grey_without_label() -> None:
+    pixels = error_picture(torch.tensor([[0.0, 5.0, 99.0, float("nan")]]), 5.0)[0]
+    assert pixels.tolist() == [[0, 0, 4], [252, 255, 164], [252, 255, 164], [89, 89, 89]]
+
+
+def test_pictures_of_ten_tasks_on_large_noise_stay_below_the_limit() -> None:
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (500, 700, 3), dtype=np.uint8) for _ in range(6)]
+    pictures += [picture[:400, :600] for picture in pictures for _ in range(30)]
+    write = PictureWriter(pictures)
+    assert 0.2 * LIMIT < sum(len(write(picture)) for picture in pictures) <= LIMIT
+
+
+def test_a_map_of_classes_keeps_its_colours() -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    colours = np.array([[[1, 2, 3], [200, 100, 0]], [[1, 2, 3], [9, 9, 9]]], np.uint8)
+    uri = PictureWriter([colours])(colours)
+    assert uri.startswith("data:image/png;base64,")
+    found = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
+    assert np.array_equal(np.asarray(found), colours)

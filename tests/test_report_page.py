@@ -1,0 +1,168 @@
+"""report.html: what it says of a run, of several and of a comparison, and what it does where something is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from branchtune.cli.main import main
+from branchtune.comparison.result import Comparison
+from branchtune.comparison.tables import tables
+from branchtune.progress import Reporter
+from branchtune.report.page.gallery import make_gallery
+from branchtune.report.page.run_data import read_run
+from branchtune.report.page.tables import headline_table
+from branchtune.report.page.tree_svg import THICK
+from branchtune.run.results import Results
+from branchtune.tables.numbers import number
+from finished_run import run_of
+
+SCENES = Path(__file__).parents[1] / "results" / "scenes"
+
+
+def copied(finished: Path, name: str) -> Path:
+    run = run_of(finished, name)
+    shutil.copytree(run_of(finished), run)
+    return run
+
+
+def page(run: Path) -> str:
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_fit_ends_with_a_report_that_needs_nothing_else(finished: Path) -> None:
+    html = page(run_of(finished))
+    assert len(html.encode()) < 5e6
+    assert "http://" not in html
+    assert "https://" not in html
+    shown = re.sub(r'base64,[^"]*', "", html.partition("<main>")[2])
+    assert not re.search(r"\b(nan|NaN|inf|None|undefined)\b", shown)
+    titles = ("Results", "Tree", "Affinity", "Cost", "Learning curves", "Gradient conflict", "Gallery")
+    assert all(f">{title}</h2>" in html for title in titles)
+    assert "No gallery" not in html
+    assert "No record" not in html
+
+
+def test_the_table_has_the_numbers_of_the_results(finished: Path) -> None:
+    run = read_run(run_of(finished))
+    results = Results.load(run.path / "results.json")
+    cells = headline_table([run])
+    assert [row[0] for row in cells.body] == list(results.headline)
+    assert [row[-1] for row in cells.body] == [number(value) for value in results.heads.values()]
+    html = page(run.path)
+    for count in results.parameters.values():
+        assert count == 0 or f"{count:,}" in html or count == results.parameters["frozen"]
+
+
+def test_the_drawing_has_the_widths_of_the_counts(finished: Path) -> None:
+    run = read_run(run_of(finished))
+    costs = {node.key: cost.parameters for node, cost in run.cost.nodes}
+    most = max(costs.values())
+    nodes = re.findall(r'<g id="tree-\d+".*?<rect[^>]*height="([\d.]+)".*?</g>', page(run.path))
+    assert sorted(map(float, nodes)) == pytest.approx(sorted(THICK * c / most for c in costs.values()), abs=0.01)
+    assert sum(run.decoders.values()) == run.results.parameters["decoders"]
+
+
+def test_the_best_case_comes_before_the_worst(finished: Path) -> None:
+    gallery = make_gallery(read_run(run_of(finished)), Reporter.silent())
+    assert gallery.looked_at == 2
+    assert [len(gallery.best), len(gallery.worst)] == [1, 1]
+    assert gallery.best[0].score <= 1 <= gallery.worst[0].score
+    assert set(gallery.best[0].panels) == {"semseg", "depth", "normals", "edge"}
+
+
+def test_a_finished_run_gets_its_report_again_when_it_is_gone(finished: Path) -> None:
+    run = run_of(finished)
+    before = (run / "report.html").stat().st_mtime_ns
+    assert main(["fit", str(finished), "--quiet"]) == 0
+    assert (run / "report.html").stat().st_mtime_ns == before
+
+
+def test_a_failure_is_a_warning_and_the_run_ends_well(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(finished)
+    text = page(run)
+    (run / "report.html").unlink()
+
+    def fail(*args: object) -> None:
+        raise PermissionError(13, "Permission denied", "report.html")
+
+    monkeypatch.setattr("branchtune.report.page.write.write_text", fail)
+    assert main(["fit", str(finished), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "warning: no report ([Errno 13] Permission denied: 'report.html')" in out
+    assert f"`branchtune report {run}` makes it again" in out
+    (run / "report.html").write_text(text, encoding="utf-8")
+
+
+def test_a_run_whose_data_are_gone_has_a_report_without_gallery(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(finished, "moved")
+    config = run / "config.yaml"
+    config.write_text(re.sub(r"root: .*", "root: /nowhere/nyud", config.read_text()))
+    assert main(["report", str(run), "--quiet"]) == 0
+    assert "no gallery: " in capsys.readouterr().out
+    html = page(run)
+    assert "No gallery: " in html
+    assert "/nowhere/nyud" in html
+    assert "data:image/" not in html
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("results.json", None, "is not finished"),
+        ("config.yaml", None, "is no run directory"),
+        ("model", None, "has no model"),
+        ("model/decoders.safetensors", b"damaged", "decoders.safetensors is missing or damaged"),
+        ("results.json", b"{", "results.json is damaged"),
+        ("affinity.json", b"{", "affinity.json"),
+        ("metrics.csv", b"epoch,task\n0\n", "metrics.csv is damaged"),
+        ("conflict.csv", b"epoch,level\n0,1\n", "conflict.csv is damaged"),
+    ],
+)
+def test_what_is_wrong_with_a_run_is_named(
+    finished: Path, capsys: pytest.CaptureFixture[str], file: str, content: bytes | None, expected: str
+) -> None:
+    run = copied(finished, f"wrong-{file.replace('/', '-')}-{content is None}")
+    path = run / file
+    if content is not None:
+        path.write_bytes(content)
+    else:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert main(["report", str(run), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+def test_several_runs_stand_beside_each_other(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = copied(finished, "other")
+    content = json.loads((other / "results.json").read_text())
+    content |= {"name": "other", "reference": "r", "gains": {t: 1.5 for t in content["headline"]}, "delta_m": 1.5}
+    (other / "results.json").write_text(json.dumps(content))
+    (other / "conflict.csv").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(run_of(finished)), str(other), "--quiet"]) == 0
+    html = page(tmp_path)
+    assert html.count('<th scope="col">other</th>') >= 2
+    assert html.count('aria-label="drawing of the tree') == 2
+    assert "+1.50" in html
+    assert main(["report", str(other), str(SCENES), "--quiet"]) == 2
+
+
+def test_a_comparison_has_its_tables(tmp_path: Path) -> None:
+    shutil.copy(SCENES / "comparison.json", tmp_path)
+    assert main(["report", str(tmp_path), "--quiet", f"--out={tmp_path / 'out.html'}"]) == 0
+    html = (tmp_path / "out.html").read_text(encoding="utf-8")
+    for cells in tables(Comparison.load(SCENES / "comparison.json")):
+        for row in cells.body:
+            assert all(f">{text.replace('&', '&amp;')}</t" in html for text in row)
+    assert html.count("<circle") == 18
+    assert "nothing to draw" in html
