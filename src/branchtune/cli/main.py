@@ -24,6 +24,7 @@ COMMANDS = {
     "remove-task": "take a task out of a finished run: a new run",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images, write maps and colour pictures",
+    "serve": "open a page to try a run's model on images, and an endpoint for programs",
     "export": "write a run's model as an ONNX graph, a torch.export program or PEFT adapters",
 }
 # Commands that find what an interrupted call of theirs has done.

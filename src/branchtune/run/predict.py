@@ -7,20 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
-from branchtune.decoders.resample import resize
 from branchtune.errors import UserError, unknown
 from branchtune.low_memory.precision import Precision
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.run.directory import load_settings
 from branchtune.run.finished import load_model
+from branchtune.run.inference import at_own_size, prepared, raw_outputs
 from branchtune.run.prediction_folder import PredictionFolder
 from branchtune.run.workbench import Workbench
 from branchtune.shipping.load import read_model_config
@@ -111,11 +110,10 @@ class _ImageFiles(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[str, Tensor, tuple[int, int]] | str:
         path = self.paths[index]
         try:
-            pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1)
+            pixels = read_image(path, upright=True)
         except UserError as error:
             return str(error)
-        sample = self.transform({"id": path.stem, "image": pixels}, np.random.default_rng(0))
-        return path.stem, sample["image"], (pixels.shape[1], pixels.shape[2])
+        return path.stem, prepared(pixels, self.transform), (pixels.shape[0], pixels.shape[1])
 
 
 def _outputs(
@@ -124,22 +122,12 @@ def _outputs(
     tasks: Collection[str],
     device: torch.device,
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Per image its name and what the model returns for it, maps at its own size: `[C, height, width]`, or `[C]`.
-
-    Maps are resized before they are activated, so that normals are of unit length at the new size too, and an
-    activation of a user's own is applied once.
-    """
+    """Per image its name and what the model returns for it, maps at its own size: `[C, height, width]`, or `[C]`."""
     if not images:
         return
-    batch = torch.stack([image for _, image, _ in images]).to(device)
-    features = model.backbone(batch, list(tasks), {})
-    raw = {name: model.decoders[name](features[name], (batch.shape[2], batch.shape[3])) for name in tasks}
+    raw = raw_outputs(model, torch.stack([image for _, image, _ in images]).to(device), tasks)
     for index, (stem, _, size) in enumerate(images):
-        outputs = {}
-        for name, values in raw.items():
-            task, own = model.tasks[name], values[index : index + 1]
-            outputs[name] = task.activate(resize(own, size) if task.dense else own)[0].float().cpu()
-        yield stem, outputs
+        yield stem, {name: at_own_size(model.tasks[name], values[index], size) for name, values in raw.items()}
 
 
 def _check_names(images: Sequence[Path]) -> None:

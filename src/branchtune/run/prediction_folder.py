@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from branchtune.atomic import write_bytes, write_json
 from branchtune.errors import UserError
 from branchtune.json_file import read_json
 from branchtune.report.colour import picture
+from branchtune.report.encoding import image_bytes, npy_bytes
 from branchtune.tasks.task import Task
 
 NAME = "predictions.json"
@@ -83,13 +81,9 @@ class PredictionFolder:
     def write(self, stem: str, task: Task, value: Tensor) -> None:
         """The raw output `[C, H, W]` or `[C]` as an array, and a map's picture."""
         raw, *pictures = self._files(stem, task)
-        array = io.BytesIO()
-        np.save(array, value.numpy())
-        write_bytes(raw, array.getvalue())
+        write_bytes(raw, npy_bytes(value))
         for file in pictures:
-            encoded = io.BytesIO()
-            Image.fromarray(picture(task, value)).save(encoded, "PNG")
-            write_bytes(file, encoded.getvalue())
+            write_bytes(file, image_bytes(picture(task, value), "PNG"))
 
     def _files(self, stem: str, task: Task) -> list[Path]:
         endings = ("npy", "png") if task.dense else ("npy",)
