@@ -6,7 +6,6 @@ import dataclasses
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +65,7 @@ def test_a_person_tries_the_model(address: str) -> None:
         page.get_by_text("Times as a table").click()
         assert page.locator("#times tr").count() == 1 + 5 + 2 + 1
 
-        page.get_by_label("opacity of a").fill("20")
+        page.get_by_label("opacity of a", exact=True).fill("20")
         assert page.get_by_alt_text("a of photo.png").evaluate("image => image.style.opacity") == "0.2"
         page.get_by_label("Opacity of all").fill("50")
         assert page.get_by_alt_text("a of photo.png").evaluate("image => image.style.opacity") == "0.5"
@@ -101,6 +100,11 @@ def test_what_is_refused_is_said_and_the_page_goes_on(address: str) -> None:
         upload(page, "photo.png", picture(0))
         page.locator("figure").first.wait_for()
         assert alert.is_hidden()
+        upload(page, "notes.jpg", b"this is a text")
+        alert.wait_for()
+        page.get_by_role("checkbox", name="c", exact=True).uncheck()  # of the image that is still shown
+        page.locator("figure[data-task=c]").wait_for(state="detached")
+        assert alert.is_hidden()
         page.get_by_role("button", name="example <img").click()
         page.get_by_text(f"{EVIL}, 120 pixels high").wait_for()
         assert page.locator("figcaption img, #status img").count() == 0
@@ -124,7 +128,7 @@ def test_the_keyboard_suffices(address: str) -> None:
         box.focus()
         page.keyboard.press("Space")
         page.locator("figure[data-task=b]").wait_for(state="detached")
-        slider = page.get_by_label("opacity of a")
+        slider = page.get_by_label("opacity of a", exact=True)
         slider.focus()
         page.keyboard.press("ArrowLeft")
         assert slider.input_value() == "74"

@@ -152,12 +152,9 @@ def test_requests_that_are_none(client: TestClient) -> None:
     broken = client.post("/predict", content=b"x", headers={"content-type": "multipart/form-data; boundary=y"})
     assert broken.status_code in (400, 422)
     assert list(broken.json()) == ["detail"]
-    for answer, status in (
-        (client.get("/nothing"), 404),
-        (client.get("/predict"), 405),
-        (client.get("/..%2fapp.py"), 404),
-    ):
-        assert answer.status_code == status
+    for path in ("/nothing", "/..%2fapp.py", "/predict"):
+        answer = client.get(path)
+        assert answer.status_code == 404
         assert list(answer.json()) == ["detail"]
 
 

@@ -38,7 +38,7 @@ PICTURES = {
     "classes": "one colour per class, class 0 is dark",
     "depth": "near is bright, scaled to the range of this image",
     "normals": "red, green and blue are x right, y down and z forward, from -1 to 1",
-    "values": "probability: black is 0, white is 1",
+    "values": "probability (sigmoid of the output): black is 0, white is 1",
 }
 QUICKLY = 1  # zlib's level: five times the default's speed for files a tenth larger
 

@@ -13,13 +13,6 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-function shape(tag, attributes, text) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
 function say(text) { one("status").textContent = text; }
 
 function complain(text) {
@@ -50,6 +43,7 @@ function send(tasks, format, options) {
 }
 
 const ms = (value) => value === undefined ? "" : value < 10 ? value.toFixed(1) : value.toFixed(0);
+const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 const wanted = () => state.model.tasks.map((task) => task.name).filter((name) => state.on.has(name));
 const stem = () => state.name.replace(/\.[^.]*$/, "") || "image";
 
@@ -62,23 +56,27 @@ async function choose(image, name) {
     complain(`${name} has ${(image.size / 1e6).toFixed(1)} MB, more than the ${limit / 1e6} MB that this server takes.`);
     return;
   }
+  const before = { image: state.image, name: state.name };
   Object.assign(state, { image, name });
-  await predict();
+  if (await predict() === "refused") Object.assign(state, before);
 }
 
+// "refused" where the server, or the way to it, failed.
 async function predict() {
   drawTree();
-  if (!state.image || !state.model) return;
+  if (!state.image) return "done";
   state.request?.abort();
   const tasks = wanted();
   if (!tasks.length) {
     say("Switch on at least one task.");
     state.answer = null;
+    one("outputs").setAttribute("aria-busy", "false");
     showFigures();
     drawTree();
-    return;
+    return "done";
   }
   const request = state.request = new AbortController();
+  let outcome = "done";
   one("outputs").setAttribute("aria-busy", "true");
   say(`Computing ${tasks.length === 1 ? tasks[0] : tasks.length + " tasks"} …`);
   try {
@@ -87,12 +85,14 @@ async function predict() {
     say(`${state.name}, ${state.answer.height} pixels high and ${state.answer.width} wide`);
     showFigures();
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError") return "replaced";
+    outcome = "refused";
     complain(`${state.name}: ${error.message}`);
     say(state.answer ? "The outputs are those of the image before." : "No image yet.");
   }
   one("outputs").setAttribute("aria-busy", "false");
   drawTree();
+  return outcome;
 }
 
 // ---- outputs
@@ -154,83 +154,6 @@ async function save(task, format) {
     complain(`${task}.${format}: ${error.message}`);
   }
 }
-
-// ---- the tree: levels from left to right, every node as high as the rows of its tasks
-
-function drawTree() {
-  const { model } = state, timing = state.answer?.timing;
-  const levels = model.tree, rows = taskOrder(levels);
-  const time = (level, tasks) => timing?.nodes.find((n) => n.level === level && n.tasks.join() === tasks.join())?.ms;
-  const columns = [{ head: "stem", nodes: [{ tasks: rows, ms: timing?.stem_ms }] }];
-  levels.forEach((groups, level) => columns.push({
-    head: `level ${level}`, nodes: groups.map((tasks) => ({ tasks, ms: time(level, tasks) })),
-  }));
-  const height = 34, top = 22, gap = 14, label = 116;
-  const room = Math.max(one("tree").clientWidth, (columns.length) * 44 + label);
-  const width = (room - label) / columns.length;
-  const svg = shape("svg", { width: room, height: top + rows.length * height + 2, role: "img", "aria-label": inWords() });
-  columns.forEach(({ head, nodes }, column) => {
-    const x = column * width + 1;
-    svg.append(shape("text", { class: "head", x, y: 14 }, width > 62 || column === 0 ? head : head.replace("level ", "L")));
-    for (const { tasks, ms: took } of nodes) {
-      const places = tasks.map((task) => rows.indexOf(task));
-      const y = top + Math.min(...places) * height + 3, high = tasks.length * height - 6;
-      const needed = tasks.some((task) => state.on.has(task));
-      const group = shape("g", { class: needed ? "" : "off" });
-      group.append(shape("title", {}, `${head}: ${tasks.join(", ")}`));
-      if (column > 0) group.append(shape("rect", { class: "band", x: x - gap, y: y + 4, width: gap, height: high - 8 }));
-      group.append(shape("rect", { class: "node", x, y, width: width - gap, height: high, rx: 4 }));
-      const text = needed ? ms(took) + (took !== undefined && width > 80 ? " ms" : "") : "off";
-      group.append(shape("text", { x: x + (width - gap) / 2, y: y + high / 2 + 4, "text-anchor": "middle" }, text));
-      svg.append(group);
-    }
-  });
-  const x = columns.length * width + 1;
-  svg.append(shape("text", { class: "head", x: x - 4, y: 14 }, "decoders"));
-  rows.forEach((task, row) => {
-    const group = shape("g", { class: state.on.has(task) ? "" : "off" });
-    const took = timing?.decoders.find((decoder) => decoder.task === task)?.ms;
-    group.append(shape("rect", { class: "band", x: x - gap, y: top + row * height + 10, width: gap - 4, height: height - 20 }));
-    group.append(shape("text", { x, y: top + row * height + 21 }, state.on.has(task) && took ? `${task} ${ms(took)} ms` : task));
-    svg.append(group);
-  });
-  one("tree").replaceChildren(svg);
-  if (one("tree").scrollWidth > one("tree").clientWidth) one("tree").setAttribute("tabindex", "0");
-  else one("tree").removeAttribute("tabindex");
-  showTimes(columns, timing);
-}
-
-// Tasks of one group are neighbours at every level, since every level refines the one before.
-function taskOrder(levels) {
-  const path = (task) => levels.map((groups) => String(groups.findIndex((group) => group.includes(task))).padStart(4, "0")).join();
-  return levels[0].flat().sort((a, b) => path(a) < path(b) ? -1 : 1);
-}
-
-function neededNodes() {
-  const nodes = state.model.tree.flat();
-  return [nodes.filter((tasks) => tasks.some((task) => state.on.has(task))).length, nodes.length];
-}
-
-function inWords() {
-  const [needed, all] = neededNodes();
-  const levels = state.model.tree.map((groups, level) => `level ${level}: ${groups.map((g) => g.join(" and ")).join("; ")}`);
-  return `Tree of adapters, ${needed} of ${all} nodes needed. ${levels.join(". ")}.`;
-}
-
-function showTimes(columns, timing) {
-  const [needed, all] = neededNodes();
-  const total = timing ? `${ms(timing.total_ms)} ms for ${plural(timing.decoders.length, "task")}, ` : "";
-  const company = timing && timing.batch_size > 1 ? `, in one pass with ${plural(timing.batch_size - 1, "other image")}` : "";
-  one("total").textContent = `${total}${needed} of ${all} nodes needed${company}`;
-  const rows = columns.flatMap(({ head, nodes }) => nodes.filter((node) => node.ms !== undefined)
-    .map((node) => [head, node.tasks.join(", "), ms(node.ms)]));
-  for (const decoder of timing?.decoders ?? []) rows.push(["decoder", decoder.task, ms(decoder.ms)]);
-  if (timing) rows.push(["together", "", ms(timing.total_ms)]);
-  one("times").replaceChildren(...rows.map(([part, tasks, took]) => element("tr", {},
-    element("td", {}, part), element("td", {}, tasks), element("td", { class: "number" }, took))));
-}
-
-const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 // ---- beginning
 
