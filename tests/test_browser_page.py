@@ -76,7 +76,8 @@ def test_a_person_tries_the_model(address: str) -> None:
         assert np.load(download.value.path()).shape == (1, 120, 160)
         with page.expect_download() as download:
             page.get_by_role("button", name="Download b as png").click()
-        assert Image.open(download.value.path()).size == (160, 120)
+        with Image.open(download.value.path()) as drawn:
+            assert drawn.size == (160, 120)
 
         for name in ("a", "b"):
             page.get_by_role("checkbox", name=name, exact=True).uncheck()
