@@ -27,10 +27,11 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: 
 
 
 @contextmanager
-def opened(width: int = 1280, dark: bool = False, **context: Any) -> Iterator[Any]:
+def opened(width: int = 1280, dark: bool = False, *, refused: bool = False, **context: Any) -> Iterator[Any]:
     """A new page of this width, light or dark; it fails the test if the page's scripts raised or logged an error.
 
     Args:
+        refused: the server is expected to refuse something, which Chromium logs as an error of its own.
         context: more arguments of Playwright's `new_context`.
     """
     from playwright.sync_api import sync_playwright
@@ -44,6 +45,8 @@ def opened(width: int = 1280, dark: bool = False, **context: Any) -> Iterator[An
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         yield page
         browser.close()
+    if refused:
+        problems = [text for text in problems if not text.startswith("Failed to load resource")]
     assert not problems, problems
 
 

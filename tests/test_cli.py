@@ -25,7 +25,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     "command",
     [
         *("fit", "affinity", "reference", "plan", "check-data", "evaluate", "predict", "demo"),
-        *("add-task", "remove-task", "export", "report"),
+        *("add-task", "remove-task", "export", "report", "serve"),
     ],
 )
 def test_the_help_of_a_command_imports_nothing_heavy(command: str) -> None:

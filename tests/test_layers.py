@@ -41,7 +41,7 @@ LAYERS = [
     {"training", "config", "settings", "settings_errors"},
     {"shipping"},
     {"run", "report"},
-    {"demo", "comparison"},
+    {"demo", "comparison", "serving"},
     {"cli"},
 ]
 PLACE = {part: index for index, parts in enumerate(LAYERS) for part in parts}

@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "write a run's report as one HTML page, or compare several runs",
     "evaluate": "compute the metrics of a finished run again",
     "predict": "apply a run's model to images: arrays, pictures, a sheet per image",
+    "serve": "a page to try a run's model on images, an endpoint for programs",
     "export": "write a run's model for ONNX, torch.export or PEFT",
 }
 # Commands that find what an interrupted call of theirs has done.

@@ -7,11 +7,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from branchtune.errors import UserError
 
-_DAMAGED = (
+# What Pillow and numpy raise where bytes are damaged.
+DAMAGED = (
     OSError,
     ValueError,
     SyntaxError,
@@ -22,9 +23,29 @@ _DAMAGED = (
 )
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file of any mode -> uint8 `[H, W, 3]`, a copy."""
-    return np.array(_open(path).convert("RGB"))
+def read_image(path: Path, *, upright: bool = False) -> np.ndarray:
+    """An image file of any mode -> uint8 `[H, W, 3]`, a copy.
+
+    Args:
+        upright: turned as the file's EXIF data say, which the files of labels do not follow.
+    """
+    image = _open(path)
+    try:
+        return as_rgb(image, upright=upright)
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
+
+
+def as_rgb(image: Image.Image, *, upright: bool = False) -> np.ndarray:
+    """An opened image of any mode -> uint8 `[H, W, 3]`, a copy; 16 bits a pixel become 8, transparency is dropped."""
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would clip
+        grey = np.asarray(image).astype(np.float32) / 257
+        return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
+    if isinstance(image.info.get("transparency"), bytes):  # a value per colour, about which Pillow would warn
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
 
 
 def read_label_image(path: Path) -> np.ndarray:
@@ -70,7 +91,7 @@ def read_array(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _unreadable(path, error) from error
 
 
@@ -88,7 +109,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _unreadable(path, error) from error
 
 

@@ -105,3 +105,15 @@ def load_settings(run: Path) -> Settings:
     if not (run / "results.json").is_file():
         raise UserError(f"{run} is not finished: `branchtune fit {run / 'config.yaml'}` continues it")
     return Settings.load(run / "config.yaml")
+
+
+def model_folder(run: Path) -> Path:
+    """Where a finished run's model is.
+
+    Raises:
+        UserError: it is not there.
+    """
+    folder = run / "model"
+    if not folder.is_dir():
+        raise UserError(f"{run} has no model ({folder} is missing): copy the whole run, or train it again")
+    return folder

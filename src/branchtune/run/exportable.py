@@ -8,7 +8,8 @@ from pathlib import Path
 from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
-from branchtune.run.finished import load_model, load_settings
+from branchtune.run.directory import load_settings, model_folder
+from branchtune.run.finished import load_model
 from branchtune.run.workbench import Workbench
 from branchtune.shipping.files import CONFIG
 
@@ -27,8 +28,7 @@ def load_exportable(path: Path, backbone_checkpoint: str | None, reporter: Repor
     if not is_run:
         return MultiTaskModel.from_pretrained(path, backbone_checkpoint=backbone_checkpoint, device="cpu")
     config = load_settings(path).config
-    if not (path / "model").is_dir():
-        raise UserError(f"{path} has no model ({path / 'model'} is missing): copy the whole run, or train it again")
+    model_folder(path)
     if backbone_checkpoint is not None:
         raise UserError("--backbone_checkpoint is for a saved model's folder: a run names its own in config.yaml")
     on_cpu = {**config.trainer, "accelerator": "cpu", "devices": 1}

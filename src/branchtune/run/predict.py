@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
-from branchtune.decoders.resample import resize
 from branchtune.errors import UserError, unknown
 from branchtune.low_memory.precision import Precision
 from branchtune.model import MultiTaskModel
@@ -23,6 +22,7 @@ from branchtune.progress import Reporter
 from branchtune.report.prediction_sheet import Layout, small
 from branchtune.run.directory import load_settings
 from branchtune.run.finished import load_model
+from branchtune.run.inference import at_own_size, prepared, raw_outputs
 from branchtune.run.prediction_folder import SHEET, PredictionFolder
 from branchtune.run.workbench import Workbench
 from branchtune.shipping.load import read_model_config
@@ -127,12 +127,11 @@ class _ImageFiles(Dataset[Any]):
     def __getitem__(self, index: int) -> _Read | str:
         path = self.paths[index]
         try:
-            pixels = read_image(path)
+            pixels = read_image(path, upright=True)
         except UserError as error:
             return str(error)
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
-        sample = self.transform({"id": path.stem, "image": image}, np.random.default_rng(0))
-        return _Read(path.stem, sample["image"], pixels.shape[:2], small(pixels) if self.with_small else None)
+        shown = small(pixels) if self.with_small else None
+        return _Read(path.stem, prepared(pixels, self.transform), (pixels.shape[0], pixels.shape[1]), shown)
 
 
 def _outputs(
@@ -141,22 +140,12 @@ def _outputs(
     tasks: Collection[str],
     device: torch.device,
 ) -> Iterator[tuple[_Read, dict[str, Tensor]]]:
-    """Each image with what the model returns for it, maps at its own size: `[C, height, width]`, or `[C]`.
-
-    Maps are resized before they are activated, so that normals are of unit length at the new size too, and an
-    activation of a user's own is applied once.
-    """
+    """Each image with what the model returns for it, maps at its own size: `[C, height, width]`, or `[C]`."""
     if not images:
         return
-    batch = torch.stack([item.image for item in images]).to(device)
-    features = model.backbone(batch, list(tasks), {})
-    raw = {name: model.decoders[name](features[name], (batch.shape[2], batch.shape[3])) for name in tasks}
+    raw = raw_outputs(model, torch.stack([item.image for item in images]).to(device), tasks)
     for index, item in enumerate(images):
-        outputs = {}
-        for name, values in raw.items():
-            task, own = model.tasks[name], values[index : index + 1]
-            outputs[name] = task.activate(resize(own, item.size) if task.dense else own)[0].float().cpu()
-        yield item, outputs
+        yield item, {name: at_own_size(model.tasks[name], values[index], item.size) for name, values in raw.items()}
 
 
 def _check_names(images: Sequence[Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from branchtune.atomic import write_bytes, write_json
 from branchtune.errors import UserError
 from branchtune.json_file import read_json
 from branchtune.report.colour import picture
+from branchtune.report.encoding import image_bytes, npy_bytes
 from branchtune.report.prediction_sheet import Layout, panel_of, prediction_sheet
 from branchtune.tasks.task import Task
 
@@ -113,16 +112,14 @@ class PredictionFolder:
         for task in self.tasks:
             value = outputs[task.name]
             raw, *pictures = self._files(stem, task)
-            array = io.BytesIO()
-            np.save(array, value.numpy())
-            write_bytes(raw, array.getvalue())
+            write_bytes(raw, npy_bytes(value))
             coloured = picture(task, value) if pictures else None
             if coloured is not None:
-                write_bytes(pictures[0], _png(coloured))
+                write_bytes(pictures[0], image_bytes(coloured, "PNG"))
             if self.layout is not None:
                 panels.append(panel_of(task, value, coloured))
         if self.layout is not None and image is not None:
-            write_bytes(self._sheet(stem), _png(prediction_sheet(image, panels, self.layout)))
+            write_bytes(self._sheet(stem), image_bytes(prediction_sheet(image, panels, self.layout), "PNG"))
 
     def _sheet(self, stem: str) -> Path:
         return self.path / f"{stem}.{SHEET}.png"
@@ -130,12 +127,6 @@ class PredictionFolder:
     def _files(self, stem: str, task: Task) -> list[Path]:
         endings = ("npy", "png") if task.dense else ("npy",)
         return [self.path / f"{stem}.{task.name}.{ending}" for ending in endings]
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG")
-    return encoded.getvalue()
 
 
 def _read(note: Path) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""Requests wait for each other: one thread runs the model, on as many of them at once as share their tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Busy(Exception):
+    """Too many requests wait already."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Job(Generic[Key, Item, Result]):
+    key: Key
+    item: Item
+    arrived: float
+    result: asyncio.Future[Result]
+
+
+class Batcher(Generic[Key, Item, Result]):
+    """Collects items until a batch is full or its oldest item has waited long enough, and works on it in a thread.
+
+    Only items of one key share a batch. What arrives while the thread works is collected meanwhile. A batch that fails
+    is worked on again item by item, so that no item fails because of another one.
+
+    Args:
+        work: called in the thread with a key and its items; one result for each.
+        thread: an executor of one thread.
+        max_batch: items in a batch.
+        max_delay: seconds that an item waits for others.
+        max_waiting: items that may wait at a time.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Key, Sequence[Item]], list[Result]],
+        thread: ThreadPoolExecutor,
+        *,
+        max_batch: int,
+        max_delay: float,
+        max_waiting: int,
+    ) -> None:
+        self._work, self._thread = work, thread
+        self._max_batch, self._max_delay, self._max_waiting = max_batch, max_delay, max_waiting
+        self._jobs: list[_Job[Key, Item, Result]] = []
+        self._arrived = asyncio.Event()
+
+    async def submit(self, key: Key, item: Item) -> Result:
+        """The result of one item.
+
+        Raises:
+            Busy: too many wait already.
+        """
+        if len(self._jobs) >= self._max_waiting:
+            raise Busy
+        loop = asyncio.get_running_loop()
+        job = _Job(key, item, loop.time(), loop.create_future())
+        self._jobs.append(job)
+        self._arrived.set()
+        return await job.result
+
+    async def run(self) -> None:
+        """Work on batches until cancelled."""
+        while True:
+            batch = await self._next()
+            waiting = [job for job in batch if not job.result.done()]  # else the client is gone
+            if waiting:
+                await self._work_on(waiting)
+
+    async def _next(self) -> list[_Job[Key, Item, Result]]:
+        while not self._jobs:
+            await self._arrival()
+        oldest = self._jobs[0]
+        deadline = oldest.arrived + self._max_delay
+        while len(self._like(oldest)) < self._max_batch:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._arrival(), left)
+        batch = self._like(oldest)[: self._max_batch]
+        self._jobs = [job for job in self._jobs if job not in batch]
+        return batch
+
+    async def _arrival(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    def _like(self, oldest: _Job[Key, Item, Result]) -> list[_Job[Key, Item, Result]]:
+        return [job for job in self._jobs if job.key == oldest.key]
+
+    async def _work_on(self, jobs: list[_Job[Key, Item, Result]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            results = await loop.run_in_executor(self._thread, self._work, jobs[0].key, [job.item for job in jobs])
+        except Exception as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    await self._work_on([job])
+            elif not jobs[0].result.done():
+                jobs[0].result.set_exception(error)
+            return
+        for job, result in zip(jobs, results, strict=True):
+            if not job.result.done():
+                job.result.set_result(result)

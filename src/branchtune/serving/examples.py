@@ -1,0 +1,76 @@
+"""Images to try: of a folder, or of the run's own test split."""
+
+from __future__ import annotations
+
+import mimetypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from branchtune.errors import UserError
+from branchtune.report.encoding import image_bytes
+from branchtune.run.loaders import make_dataset
+from branchtune.run.workbench import Workbench
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # that browsers show
+MOST = 12
+OF_A_RUN = 6
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image.
+
+    Args:
+        name: shown to people.
+        source: its file, or the bytes of one.
+    """
+
+    name: str
+    source: Path | bytes
+
+    @property
+    def media_type(self) -> str:
+        return mimetypes.guess_type(self.name)[0] or "application/octet-stream"
+
+    def read(self) -> bytes:
+        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+
+
+def folder_examples(folder: Path) -> list[Example]:
+    """The first dozen images of a folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--examples {folder}: no such folder")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"--examples {folder}: holds no image ({', '.join(SUFFIXES)})")
+    return [Example(path.name, path) for path in files[:MOST]]
+
+
+def run_examples(bench: Workbench) -> list[Example]:
+    """A few images from all over the split that the run's results are computed on; none where its data are gone."""
+    try:
+        dataset: Any = make_dataset(bench.config.data, bench.test_split, [], *bench.normalisation, bench.config.seed)
+        count = min(OF_A_RUN, len(dataset))
+        return [_example(dataset, index * len(dataset) // count, bench) for index in range(count)]
+    except (UserError, OSError):
+        return []
+
+
+def _example(dataset: Any, index: int, bench: Workbench) -> Example:
+    source = getattr(dataset, "source", None)
+    if source is not None:  # at its file's own size
+        id_ = dataset.ids[index]
+        pixels = source.read(id_)["image"]
+    else:
+        sample = dataset[index]
+        id_ = sample["id"]
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in bench.normalisation)
+        pixels = (255 * (sample["image"] * std + mean)).round().clamp(0, 255).to(torch.uint8)
+    return Example(f"{id_}.png", image_bytes(torch.as_tensor(pixels).permute(1, 2, 0).numpy(), "PNG"))

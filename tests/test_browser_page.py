@@ -1,0 +1,154 @@
+"""The page of `branchtune serve`, used as a person uses it."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from branchtune.serving.app import create_app
+from branchtune.serving.examples import Example
+from branchtune.serving.limits import Limits
+from browser import needs_chromium, opened, screenshot, serious_violations
+from served_model import encoded, loader, small_served
+
+pytestmark = [pytest.mark.browser, needs_chromium]
+EVIL = "<img src=x onerror=alert(1)>.png"
+
+
+def picture(seed: int) -> bytes:
+    """Large soft spots of colour."""
+    small = np.random.default_rng(seed).integers(40, 220, size=(3, 4, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    served = small_served(tmp_path_factory.mktemp("model"))
+    examples = [Example("room.png", picture(1)), Example(EVIL, picture(2))]
+    app = create_app(loader(dataclasses.replace(served, examples=examples)), Limits(max_bytes=500_000))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+
+
+def upload(page: Any, name: str, data: bytes) -> None:
+    page.get_by_label("Choose a file").set_input_files({"name": name, "mimeType": "image/png", "buffer": data})
+
+
+def test_a_person_tries_the_model(address: str) -> None:
+    with opened(refused=True) as page:
+        page.goto(address)
+        page.get_by_text("Choose an image, or drop one.").wait_for()
+        assert page.locator("#total").text_content() == "7 of 7 nodes needed"
+        upload(page, "photo.png", picture(0))
+        page.get_by_text("photo.png, 120 pixels high and 160 wide").wait_for()
+        assert page.locator("figure").count() == 3
+        assert page.locator("figure img").evaluate_all("images => images.every(i => i.naturalWidth === 160)")
+
+        page.get_by_role("checkbox", name="c", exact=True).uncheck()
+        page.get_by_text("ms for 2 tasks, 5 of 7 nodes needed").wait_for()
+        assert page.locator("#tree g.off .node").count() == 2
+        page.locator("figure[data-task=c]").wait_for(state="detached")
+        page.get_by_text("Times as a table").click()
+        assert page.locator("#times tr").count() == 1 + 5 + 2 + 1
+
+        page.get_by_label("opacity of a", exact=True).fill("20")
+        assert page.get_by_alt_text("a of photo.png").evaluate("image => image.style.opacity") == "0.2"
+        page.get_by_label("Opacity of all").fill("50")
+        assert page.get_by_alt_text("a of photo.png").evaluate("image => image.style.opacity") == "0.5"
+
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download a as npy").click()
+        assert download.value.suggested_filename == "photo.a.npy"
+        assert np.load(download.value.path()).shape == (1, 120, 160)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download b as png").click()
+        with Image.open(download.value.path()) as drawn:
+            assert drawn.size == (160, 120)
+
+        for name in ("a", "b"):
+            page.get_by_role("checkbox", name=name, exact=True).uncheck()
+        page.get_by_text("Switch on at least one task.").wait_for()
+        assert page.locator("figure").count() == 0
+        page.get_by_role("checkbox", name="c", exact=True).check()
+        page.locator("figure[data-task=c]").wait_for()
+
+
+def test_what_is_refused_is_said_and_the_page_goes_on(address: str) -> None:
+    with opened(refused=True) as page:
+        page.goto(address)
+        page.get_by_text("Choose an image, or drop one.").wait_for()
+        alert = page.get_by_role("alert")
+        upload(page, "notes.jpg", b"this is a text")
+        alert.get_by_text("notes.jpg: this file is no image that can be read here").wait_for()
+        screenshot(page, "page-refused")
+        assert serious_violations(page) == []
+        upload(page, "large.png", b"0" * 600_000)
+        alert.get_by_text("large.png has 0.6 MB, more than the 0.5 MB that this server takes.").wait_for()
+        upload(page, "photo.png", picture(0))
+        page.locator("figure").first.wait_for()
+        assert alert.is_hidden()
+        upload(page, "notes.jpg", b"this is a text")
+        alert.wait_for()
+        page.get_by_role("checkbox", name="c", exact=True).uncheck()  # of the image that is still shown
+        page.locator("figure[data-task=c]").wait_for(state="detached")
+        assert alert.is_hidden()
+        page.get_by_role("button", name="example <img").click()
+        page.get_by_text(f"{EVIL}, 120 pixels high").wait_for()
+        assert page.locator("figcaption img, #status img").count() == 0
+
+
+def test_the_keyboard_suffices(address: str) -> None:
+    with opened() as page:
+        page.goto(address)
+        page.get_by_role("button", name="example room.png").wait_for()
+        reached = []
+        for _ in range(9):
+            page.keyboard.press("Tab")
+            reached.append(
+                page.evaluate("document.activeElement.id || document.activeElement.textContent || 'example'")
+            )
+            if page.get_by_role("button", name="example room.png").evaluate("b => b === document.activeElement"):
+                page.keyboard.press("Enter")
+                page.locator("figure").nth(2).wait_for()
+        assert "file" in reached
+        box = page.get_by_role("checkbox", name="b", exact=True)
+        box.focus()
+        page.keyboard.press("Space")
+        page.locator("figure[data-task=b]").wait_for(state="detached")
+        slider = page.get_by_label("opacity of a", exact=True)
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        assert slider.input_value() == "74"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_is_readable(address: str, width: int, dark: bool) -> None:
+    name = f"{width}-{'dark' if dark else 'light'}"
+    with opened(width, dark) as page:
+        page.goto(address)
+        page.get_by_role("button", name="example room.png").click()
+        page.locator("figure").nth(2).wait_for()
+        page.get_by_role("checkbox", name="a", exact=True).uncheck()
+        page.locator("figure[data-task=a]").wait_for(state="detached")
+        screenshot(page, f"page-{name}")
+        assert serious_violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.goto(f"{address}docs/")
+        screenshot(page, f"page-docs-{name}")
+        assert serious_violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
