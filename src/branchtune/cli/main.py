@@ -18,6 +18,7 @@ COMMANDS = {
     "affinity": "only measure which tasks agree, and print the matrix",
     "plan": "choose a tree from a measured affinity, and print what it costs",
     "reference": "train the single-task models that delta_m divides by",
+    "example-data": "render a small data set in the folder layout, to try things on",
     "check-data": "look through a folder of images and labels before training on it",
     "compare": "train several methods with several seeds, and tabulate them",
     "add-task": "add a task to a finished run and train what is new: a new run",
@@ -40,7 +41,7 @@ def usage() -> str:
         "",
         "Adapt one frozen vision backbone to many tasks with a tree of adapters.",
     ]
-    lines += ["", "commands:", *(f"  {name:<11} {text}" for name, text in COMMANDS.items())]
+    lines += ["", "commands:", *(f"  {name:<12} {text}" for name, text in COMMANDS.items())]
     lines += ["", "branchtune COMMAND --help explains a command; branchtune --version prints the version."]
     return "\n".join(lines)
 
