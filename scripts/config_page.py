@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import branchtune
 from branchtune import config
 from branchtune.atomic import write_text
 from branchtune.data.augmentation import Augmentation
+from branchtune.data.declared import Declaration, Label
 from branchtune.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +47,8 @@ SECTIONS = {
     "tree": config.TreeConfig,
     "schedule": Schedule,
     "start_from": config.StartFromConfig,
+    "dataset.yaml": Declaration,
+    "dataset.yaml: tasks": Label,
 }
 
 CLASSES = {
@@ -137,7 +141,7 @@ def _link(kind: type) -> str:
     """To the section that says which keys, or which classes, there are."""
     for name, section in SECTIONS.items():
         if section is kind:
-            return f"[keys](#{name.replace('.', '')})"
+            return f"[keys](#{re.sub('[.:]', '', name).replace(' ', '-')})"
     title = {"Task": "Tasks", "Adapter": "Adapters", "Decoder": "Decoders"}.get(kind.__name__, "Task optimisers")
     return f"[class](#{title.lower().replace(' ', '-')})"
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 FENCE = re.compile(r"^( *)```(.*?)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- ([\w ]+)(?:: (.*?))? -->")
 LANGUAGES = ("python", "sh", "yaml", "text")
+MARKS = ("", "check", "slow", "needs")
 
 
 class Block(NamedTuple):
@@ -19,7 +20,9 @@ class Block(NamedTuple):
         place: page and line, for messages.
         language: of its first line.
         title: the name of the file that it shows; empty for none.
-        mark: of the comment on the line before, with its reason: `check` (looked at, not run) or nothing.
+        mark: of the comment on the line before: `check` (looked at, not run), `slow` (run by the slow tests only),
+            `needs` (run where the module `value` is installed), or nothing.
+        value: what the comment says beside the mark.
         text: its content.
     """
 
@@ -27,6 +30,7 @@ class Block(NamedTuple):
     language: str
     title: str
     mark: str
+    value: str
     text: str
 
 
@@ -39,6 +43,7 @@ def blocks(page: Path) -> list[Block]:
         title = re.search(r'title="(.+?)"', rest)
         before = content[: match.start()].rstrip().rpartition("\n")[2]
         mark = MARK.fullmatch(before.strip())
+        mark = None if mark and mark[1] == "setup" else mark
         line = content.count("\n", 0, match.start()) + 1
         found.append(
             Block(
@@ -46,6 +51,7 @@ def blocks(page: Path) -> list[Block]:
                 language,
                 title[1] if title else "",
                 mark[1] if mark else "",
+                (mark[2] or "") if mark else "",
                 textwrap.dedent(match[3]),
             )
         )

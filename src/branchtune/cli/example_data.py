@@ -9,8 +9,8 @@ from jsonargparse import ArgumentParser
 
 from branchtune.settings import parse
 
-TEXT = """Render indoor scenes into the folder OUT: images, one folder of labels per task (semseg, depth, normals, edge),
-lists of ids, and the dataset.yaml that declares them. OUT/new holds images without labels, to predict."""
+TEXT = """Render indoor scenes into the folder OUT: images, one folder of labels per task (semseg, depth, normals,
+edge), lists of ids, and the dataset.yaml that declares them. OUT/new holds images without labels, to predict."""
 
 
 def run(argv: Sequence[str]) -> None:
