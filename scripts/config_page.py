@@ -65,7 +65,7 @@ of your own is named by its module, see [adding your own](extending.md).
 
 
 class Key(NamedTuple):
-    """One line of a table."""
+    """One entry of a list."""
 
     name: str
     type: str
@@ -75,15 +75,15 @@ class Key(NamedTuple):
 
 def page() -> str:
     """The page."""
-    parts = [HEAD, "## A run", table(keys(config.RunConfig))]
+    parts = [HEAD, "## A run", listing(keys(config.RunConfig))]
     for name, kind in SECTIONS.items():
-        parts += [f"## `{name}`", summary(kind), table(keys(kind))]
+        parts += [f"## `{name}`", summary(kind), listing(keys(kind))]
     for title, (key, folder) in CLASSES.items():
         kinds = [getattr(branchtune, name) for name, module in branchtune._MODULES.items() if module.startswith(folder)]
         kinds = [kind for kind in kinds if not inspect.isabstract(kind)]
         parts += [f"## {title}", CLASS_NOTE.format(key=key, name=kinds[-1].__name__)]
         for kind in kinds:
-            parts += [f"### `branchtune.{kind.__name__}`", summary(kind), table(keys(kind))]
+            parts += [f"### `branchtune.{kind.__name__}`", summary(kind), listing(keys(kind))]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -146,6 +146,24 @@ def _link(kind: type) -> str:
     return f"[class](#{title.lower().replace(' ', '-')})"
 
 
+def listing(rows: Iterator[Key]) -> str:
+    """Markdown: a list, which a narrow screen can show, unlike a table of four columns."""
+    return "\n".join(f"- **`{name}`** · {kind} · {default}<br>{text}" for name, kind, default, text in rows)
+
+
+def _or(parts: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+def _link(kind: type) -> str:
+    """To the section that says which keys, or which classes, there are."""
+    for name, section in SECTIONS.items():
+        if section is kind:
+            return f"[keys](#{re.sub('[.:]', '', name).replace(' ', '-')})"
+    title = {"Task": "Tasks", "Adapter": "Adapters", "Decoder": "Decoders"}.get(kind.__name__, "Task optimisers")
+    return f"[class](#{title.lower().replace(' ', '-')})"
+
+
 def table(rows: Iterator[Key]) -> str:
     """Markdown."""
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
@@ -169,9 +187,9 @@ def _default(kind: type, parameter: inspect.Parameter) -> str:
         return "required"
     if dataclasses.is_dataclass(value):
         path = type(value).__name__
-        return f"`branchtune.{path}`" if path in branchtune._MODULES else "those of its keys"
+        return f"default `branchtune.{path}`" if path in branchtune._MODULES else "default: those of its keys"
     written = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True)
-    return f"`{written.removesuffix('...' + chr(10)).strip()}`"
+    return f"default `{written.removesuffix('...' + chr(10)).strip()}`"
 
 
 if __name__ == "__main__":

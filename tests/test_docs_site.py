@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from browser import needs_chromium, opened, screenshot
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,3 +60,31 @@ def test_links_out_of_the_pages_lead_somewhere(site: Path) -> None:
     targets = re.findall(r"(?:href|src)=\"?(repository/[^\s\">]+)", text)
     assert targets
     assert all((site / target).is_file() for target in targets)
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_pages_are_readable_and_search_works(site: Path, width: int, dark: bool) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        with opened(width, dark) as page:
+            for name in ("tutorial", "configuration", "tree", "results"):
+                page.goto(f"{address}/{name}.html")
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, (
+                    f"{name} is wider than the screen"
+                )
+                screenshot(page, f"docs-{name}-{width}-{'dark' if dark else 'light'}")
+            page.keyboard.press("/")
+            page.keyboard.type("adapter_share")
+            page.wait_for_selector(".md-search-result__item")
+    finally:
+        server.shutdown()
+        server.server_close()
