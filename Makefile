@@ -21,7 +21,7 @@ FIRST_IMPORT := torch.utils.tensorboard, torchvision, timm, lightning, torchmetr
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo results-small bench test test-slow test-data test-browser check format
+.PHONY: help setup demo results-small bench test test-slow test-data test-browser docs check format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,11 @@ test-browser: $(DEV_STAMP)  ## set up, then open the report and the page in Chro
 	  || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "== test-browser: no chromium here" >&2; }
 	@echo "== test-browser: tests marked browser, screenshots in runs/screenshots"
 	@$(BIN)/python -m pytest -m browser $(ARGS)
+
+docs: $(DEV_STAMP)  ## set up, then build the documentation into build/site
+	@echo "== docs: mkdocs build --strict"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "== docs: open build/site/index.html; search needs a server: $(BIN)/mkdocs serve"
 
 check: $(DEV_STAMP)  ## lint, verify the formatting and check the types
 	@echo "== check: ruff check"

@@ -24,7 +24,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("fit", "affinity", "reference", "plan", "check-data", "evaluate", "predict", "demo"),
+        *("fit", "affinity", "reference", "plan", "check-data", "example-data", "evaluate", "predict", "demo"),
         *("add-task", "remove-task", "export", "report", "serve"),
     ],
 )

@@ -14,18 +14,19 @@ from branchtune.cli.encoding import spell_out
 from branchtune.errors import UserError, unknown
 
 COMMANDS = {
-    "demo": "the whole chain on rendered scenes and six tasks, with a comparison",
+    "demo": "the whole chain on rendered scenes with six tasks, and a comparison",
     "fit": "a whole run: measure affinity, plan the tree, train, evaluate",
     "affinity": "only measure which tasks agree, and print the matrix",
     "plan": "choose a tree from a measured affinity, draw it with its costs",
     "reference": "train the single-task models that delta_m divides by",
+    "example-data": "render a small data set in the folder layout, to try things on",
     "check-data": "look through a folder of images and labels before training on it",
     "compare": "train several methods with several seeds, and tabulate them",
     "add-task": "add a task to a finished run and train what is new: a new run",
     "remove-task": "take a task out of a finished run: a new run",
     "report": "write a run's report as one HTML page, or compare several runs",
     "evaluate": "compute the metrics of a finished run again",
-    "predict": "apply a run's model to images: arrays, pictures, a sheet per image",
+    "predict": "apply a run's model to images: arrays, pictures, sheets",
     "serve": "a page to try a run's model on images, an endpoint for programs",
     "export": "write a run's model for ONNX, torch.export or PEFT",
 }
@@ -43,7 +44,7 @@ def usage() -> str:
         "",
         "Adapt one frozen vision backbone to many tasks with a tree of adapters.",
     ]
-    lines += ["", "commands:", *(f"  {name:<11} {text}" for name, text in COMMANDS.items())]
+    lines += ["", "commands:", *(f"  {name:<12} {text}" for name, text in COMMANDS.items())]
     lines += ["", "branchtune COMMAND --help explains a command; --version prints the version."]
     return "\n".join(lines)
 

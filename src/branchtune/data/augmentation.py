@@ -19,11 +19,11 @@ class Augmentation:
     Args:
         flip: probability of a horizontal flip, in [0, 1].
         scales: zoom factors s from 1 to 10, one drawn per sample: a window of 1/s of height and width is kept, and
-            depth is divided by s. `(1.0,)` is no zoom.
+            depth is divided by s. a single 1 is no zoom.
         window: where that window lies: `random`, or in the `centre` as in the published recipe.
         rotation: degrees; the image is turned about its centre by an angle in [-rotation, rotation]. 0 is off.
         scale_range: smallest and largest factor by which the image is scaled about its centre, from 0.1 to 10; below 1
-            a border appears. Depth is divided by the factor. None is off; applies beside `scales`.
+            a border appears. Depth is divided by the factor. Null is off; applies beside `scales`.
         fill: what rotation and scaling leave empty is `ignore`d by every task, or becomes `zero` as in the published
             recipe: class 0 and value 0, ignored in depth, normals and maps that are ignored as a whole.
         jitter: brightness and contrast are each multiplied by a factor in [1 - jitter, 1 + jitter]; 0 is off.

@@ -34,11 +34,11 @@ class Label:
         units: of `depth`: m, cm or mm; of `values`: any text, for the report.
         scale: what stored numbers are multiplied by, before units; 16-bit pictures often need one.
         range: smallest and largest value of `values` and `depth`, in their units (depth: metres).
-        ignore: stored values that mean "not labelled"; None: 255 for `classes`, 0 for `depth`, nothing else.
+        ignore: stored values that mean "not labelled"; null: 255 for `classes`, 0 for `depth`, nothing else.
         flip: axes of `normals` to negate, to arrive at x right, y down, z forward.
         partial: whether samples may lack this label.
-        folder: of the files; None: the task's name.
-        column: of a table; None: the task's name.
+        folder: of the files; null: the task's name.
+        column: of a table; null: the task's name.
     """
 
     kind: LabelKind
@@ -149,9 +149,9 @@ class Declaration:
         tasks: the labels by name.
         images: folder of the images.
         splits: the list of ids of each split, relative to the file; for a table the name of its split.
-        huggingface: arguments of `datasets.load_dataset`, for data that lie in a table; None for files.
+        huggingface: arguments of `datasets.load_dataset`, for data that lie in a table; null for files.
         image: column of the images, in a table.
-        id: column of the ids, in a table; None numbers the rows.
+        id: column of the ids, in a table; null numbers the rows.
     """
 
     tasks: dict[str, Label]

@@ -32,7 +32,16 @@ def relative_gains(
 def delta_m(
     results: Mapping[str, float], reference: Mapping[str, float], higher_is_better: Mapping[str, bool]
 ) -> float:
-    """Mean over tasks of `relative_gains`, in percent; same arguments and errors."""
+    """Δm: the mean over tasks of `relative_gains`, in percent.
+
+    Args:
+        results: headline metric by task.
+        reference: the same of the single-task models.
+        higher_is_better: direction of the metric, by task.
+
+    Raises:
+        UserError: as `relative_gains`.
+    """
     gains = relative_gains(results, reference, higher_is_better)
     return math.fsum(gains.values()) / len(gains)
 

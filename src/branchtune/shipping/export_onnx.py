@@ -41,6 +41,8 @@ def export_onnx(
     file is written only if onnxruntime runs it and agrees with the model, see `check_outputs`.
 
     Args:
+        model: trained; it is left as it was.
+        path: the file.
         tasks: the outputs; the rest of the tree is no part of the graph. Default: all.
         image_size: height and width, or one number for both; default: those that the model was made for.
         overwrite: replace the file at `path`.

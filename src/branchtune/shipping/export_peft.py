@@ -62,6 +62,8 @@ def export_peft(
     with the model, and all of them appear together or not at all.
 
     Args:
+        model: trained; it is left as it was.
+        path: the folder of the tasks' folders.
         tasks: default: all.
         overwrite: replace a folder that an earlier export wrote.
 

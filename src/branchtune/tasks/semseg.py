@@ -6,7 +6,9 @@ from branchtune.tasks.class_map import ClassMap
 
 
 class SemanticSegmentation(ClassMap):
-    """The class of every pixel; see `ClassMap` for output, target, loss and metric.
+    """The class of every pixel: cross-entropy, mean intersection over union.
+
+    Output: logits `[B, num_classes, H, W]`. Target: int64 `[H, W]` in 0..num_classes-1, 255 ignored. Metric: "miou".
 
     Args:
         name: the task's name.

@@ -1,0 +1,90 @@
+"""The site builds without a warning, and a reader's browser is sent nowhere else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from browser import needs_chromium, opened, screenshot
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if find_spec("material") is None:
+        pytest.skip("mkdocs-material is not installed: pip install branchtune[docs]")
+    folder = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(folder),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env={"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder
+
+
+def test_every_page_is_in_it(site: Path) -> None:
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"results_head"}
+    assert pages <= {page.stem for page in site.glob("*.html")}
+    assert not (site / "results_head.html").exists()
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+    for page in site.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for tag in re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", text):
+            assert not re.search(r"(?:src|href)=\"?(?:https?:)?//", tag), f"{page.name}: {tag}"
+
+
+def test_links_out_of_the_pages_lead_somewhere(site: Path) -> None:
+    text = (site / "results.html").read_text(encoding="utf-8")
+    targets = re.findall(r"(?:href|src)=\"?(repository/[^\s\">]+)", text)
+    assert targets
+    assert all((site / target).is_file() for target in targets)
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_pages_are_readable_and_search_works(site: Path, width: int, dark: bool) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        with opened(width, dark) as page:
+            for name in ("tutorial", "configuration", "tree", "results"):
+                page.goto(f"{address}/{name}.html")
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, (
+                    f"{name} is wider than the screen"
+                )
+                screenshot(page, f"docs-{name}-{width}-{'dark' if dark else 'light'}")
+            page.keyboard.press("/")
+            page.keyboard.type("adapter_share")
+            page.wait_for_selector(".md-search-result__item")
+    finally:
+        server.shutdown()
+        server.server_close()
