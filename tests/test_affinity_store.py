@@ -196,7 +196,7 @@ def test_many_tasks_are_read_at_80_columns() -> None:
     lines = str(Affinity.from_matrix(tasks, np.full((12, 12), -0.125), spec)).splitlines()[1:]
     assert max(map(len, lines)) <= 80
     assert " ".join(lines).count("-0.125") == 12 * 12
-    assert [line for line in lines if line.split()[0] == "task_11"] == lines[-1:] * 2
+    assert [len(line.split()) - 1 for line in lines if line.startswith("task_11")] == [8, 4]
 
 
 def test_reading_and_planning_need_no_torch() -> None:
