@@ -13,7 +13,7 @@ from branchtune.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 # Nothing of this project: their spelling is not ours to check.
-OTHERS = ("git", "cd", "ls", "cp", "source", "mkdocs", "python3")
+OTHERS = ("git", "cd", "ls", "cp", "curl", "source", "mkdocs", "python3")
 
 
 def check_command(command: str) -> None:

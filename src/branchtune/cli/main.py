@@ -14,7 +14,7 @@ from branchtune.cli.encoding import spell_out
 from branchtune.errors import UserError, unknown
 
 COMMANDS = {
-    "demo": "the whole chain on rendered scenes with six tasks, and a comparison",
+    "demo": "the whole chain on rendered scenes with six tasks",
     "fit": "a whole run: measure affinity, plan the tree, train, evaluate",
     "affinity": "only measure which tasks agree, and print the matrix",
     "plan": "choose a tree from a measured affinity, draw it with its costs",
