@@ -13,6 +13,7 @@ from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Row, rows
 from branchtune.errors import UserError
 from branchtune.progress import Reporter
+from branchtune.tables.cells import Cells
 
 
 def check(new: Comparison, committed: Comparison) -> list[list[str]]:
@@ -41,7 +42,8 @@ def main(new: str, committed: str) -> int:
     except UserError as error:
         print(f"check_results: {error}", file=sys.stderr)
         return 2
-    Reporter(quiet=True).table("Δm %, mean over seeds", ["method", "committed", "now", "allowed", ""], lines)
+    heading = ["method", "committed", "now", "allowed", ""]
+    Reporter(quiet=True).table(Cells("Δm %, mean over seeds", heading, lines))
     return 0 if all(line[-1] == "agrees" for line in lines) else 1
 
 

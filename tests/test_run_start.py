@@ -80,6 +80,7 @@ def test_removing_writes_a_finished_run(finished: Path, removed: Path, capsys: p
         "config.yaml",
         "manifest.json",
         "model",
+        "report.html",
         "results.json",
         "tree.json",
     ]
