@@ -151,27 +151,6 @@ def listing(rows: Iterator[Key]) -> str:
     return "\n".join(f"- **`{name}`** · {kind} · {default}<br>{text}" for name, kind, default, text in rows)
 
 
-def _or(parts: list[str]) -> str:
-    return " or ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-
-
-def _link(kind: type) -> str:
-    """To the section that says which keys, or which classes, there are."""
-    for name, section in SECTIONS.items():
-        if section is kind:
-            return f"[keys](#{re.sub('[.:]', '', name).replace(' ', '-')})"
-    title = {"Task": "Tasks", "Adapter": "Adapters", "Decoder": "Decoders"}.get(kind.__name__, "Task optimisers")
-    return f"[class](#{title.lower().replace(' ', '-')})"
-
-
-def table(rows: Iterator[Key]) -> str:
-    """Markdown."""
-    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for name, kind, default, meaning in rows:
-        lines.append(f"| `{name}` | {kind} | {default} | {meaning} |".replace("[...]", "..."))
-    return "\n".join(lines)
-
-
 def _types(kind: type) -> dict[str, Any]:
     hints = typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else kind.__init__)
     return {name: hint for name, hint in hints.items() if name != "return"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,13 @@ def prepared(pixels: NDArray[np.uint8], transform: Transform) -> Tensor:
     """Pixels `[H, W, 3]` -> what the model takes, `[3, h, w]`."""
     image = torch.from_numpy(pixels).permute(2, 0, 1)
     return transform({"image": image}, np.random.default_rng(0))["image"]
+
+
+def pixels_of(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
+    """A normalised image `[3, h, w]` -> pixels `[h, w, 3]`, as it was before."""
+    centre, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    pixels = (255 * (image.float() * scale + centre)).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(1, 2, 0).numpy()
 
 
 def raw_outputs(model: MultiTaskModel, images: Tensor, tasks: Collection[str]) -> dict[str, Tensor]:

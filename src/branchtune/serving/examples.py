@@ -11,6 +11,7 @@ import torch
 
 from branchtune.errors import UserError
 from branchtune.report.encoding import image_bytes
+from branchtune.run.inference import pixels_of
 from branchtune.run.loaders import make_dataset
 from branchtune.run.workbench import Workbench
 
@@ -67,10 +68,8 @@ def _example(dataset: Any, index: int, bench: Workbench) -> Example:
     source = getattr(dataset, "source", None)
     if source is not None:  # at its file's own size
         id_ = dataset.ids[index]
-        pixels = source.read(id_)["image"]
+        pixels = torch.as_tensor(source.read(id_)["image"]).permute(1, 2, 0).numpy()
     else:
         sample = dataset[index]
-        id_ = sample["id"]
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in bench.normalisation)
-        pixels = (255 * (sample["image"] * std + mean)).round().clamp(0, 255).to(torch.uint8)
-    return Example(f"{id_}.png", image_bytes(torch.as_tensor(pixels).permute(1, 2, 0).numpy(), "PNG"))
+        id_, pixels = sample["id"], pixels_of(sample["image"], *bench.normalisation)
+    return Example(f"{id_}.png", image_bytes(pixels, "PNG"))

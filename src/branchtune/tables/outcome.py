@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from branchtune.tables.cells import Cells
+from branchtune.tables.csv_text import csv_text
 
 Format = Literal["md", "json", "csv"]
 
@@ -46,12 +45,7 @@ class Outcome:
 
     def csv(self) -> str:
         """A heading and a line for every record; what is not finite is an empty cell."""
-        columns = list(dict.fromkeys(key for record in self.records for key in record))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_finite(self.records))
-        return text.getvalue()
+        return csv_text(_finite(self.records))
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from branchtune.evaluation.delta_m import delta_m
 from branchtune.evaluation.evaluate import headlines
 from branchtune.joint import joint_step
 from branchtune.progress import Reporter
-from branchtune.training.csv_text import csv_text
+from branchtune.tables.csv_text import csv_text
 from branchtune.training.live_table import LiveTable
 from branchtune.training.module import MultiTaskModule
 
@@ -116,7 +116,7 @@ class MetricsTable(L.Callback):
         logged["score"] = self._score(results, module)
         module.log_dict(logged, sync_dist=trainer.world_size > 1)  # the processes have the same numbers
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_text(self.path, csv_text(self.rows))
+            write_text(self.path, csv_text(self.rows, digits=6))
 
     def _score(self, results: dict[str, dict[str, float]], module: MultiTaskModule) -> float:
         tasks = module.model.tasks

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from branchtune.atomic import write_text
 from branchtune.batch import read_batch
 from branchtune.model import MultiTaskModel
-from branchtune.training.csv_text import csv_text
+from branchtune.tables.csv_text import csv_text
 from branchtune.training.losses import task_losses
 from branchtune.training.module import MultiTaskModule
 from branchtune.training.task_gradients import task_gradients
@@ -68,7 +68,7 @@ class GradientConflict(L.Callback):
                 self._batch = self.batches.collate_fn([self.batches.dataset[index] for index in chosen])
             found = gradient_cosines(model, self._batch)
         self.rows += [{"epoch": trainer.current_epoch, **row} for row in found]
-        write_text(self.path, csv_text(self.rows))
+        write_text(self.path, csv_text(self.rows, digits=6))
 
 
 def affordable(samples: int, tasks: int, images: int) -> tuple[int, int]:

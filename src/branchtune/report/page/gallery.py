@@ -23,6 +23,7 @@ from branchtune.report.page.run_data import RunData
 from branchtune.report.page.svg import short
 from branchtune.run.directory import load_settings
 from branchtune.run.finished import load_model
+from branchtune.run.inference import pixels_of
 from branchtune.run.workbench import Workbench
 from branchtune.tasks.task import Task
 
@@ -116,7 +117,7 @@ def make_gallery(run: RunData, reporter: Reporter) -> Gallery:
             name: _panel(task, outputs[name][row], raw[name][row], losses[index].get(name), scales.get(name))
             for name, task in model.tasks.items()
         }
-        image = _shown(raw["image"][row], *bench.normalisation)
+        image = pixels_of(raw["image"][row], *bench.normalisation)
         cases.append(Case(str(raw["id"][row]), scores[index], image, panels))
     return Gallery(cases[: len(best)], cases[len(best) :], len(losses), bench.test_split, scales)
 
@@ -177,13 +178,6 @@ def _panel(task: Task, output: Tensor, target: Tensor, loss: float | None, scale
         return Panel(None, prediction, None, None)
     known_picture = target_picture(task.target_kind, target, task.out_channels, limits)
     return Panel(known_picture, prediction, error_picture(error_map(task, output, target), scale.most), loss)
-
-
-def _shown(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Picture:
-    """The image as it was before it was normalised."""
-    channels = [channel * s + m for channel, m, s in zip(image.float(), mean, std, strict=False)]
-    pixels: Picture = (255 * torch.stack(channels, dim=-1)).round().clamp(0, 255).to(torch.uint8).numpy()
-    return pixels
 
 
 def pictures(gallery: Gallery) -> list[Picture]:
