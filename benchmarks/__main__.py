@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import platform
-import shlex
 import sys
+import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -16,55 +16,87 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that counts memo
 import torch
 
 from benchmarks.bench import Bench
-from branchtune.atomic import write_json
-from branchtune.run.manifest import hardware, versions
+from benchmarks.goal import Goal
+from benchmarks.page import write_page
+from benchmarks.provenance import commit, provenance
+from benchmarks.results import RESULTS, Results
 
-GROUPS = ("inference", "against_peft", "affinity_cost", "scaling", "activations", "compiled", "startup")
-RESULTS = Path(__file__).parent / "results"
+#: the quickest first
+GROUPS = (
+    "startup",
+    "activations",
+    "scaling",
+    "affinity_cost",
+    "recipes",
+    "against_peft",
+    "training",
+    "inference",
+    "compiled",
+)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", default=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=9, help="of every timing")
-    parser.add_argument("--out", type=Path, help="JSON file; default: results/<device>.json")
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, help="of every timing; default: as many as fit into its time")
+    parser.add_argument("--small", action="store_true", help="shrunken backbones, to try it out: needs --out")
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/<device>.json")
+    parser.add_argument("--resume", action="store_true", help="skip groups that have run at this commit")
+    options = parser.parse_args(arguments)
     unknown = set(options.groups) - set(GROUPS)
-    if unknown or options.rounds < 2:
-        parser.error(f"unknown group {min(unknown)!r}" if unknown else "give at least 2 rounds, for quartiles")
+    if unknown:
+        parser.error(f"unknown group {min(unknown)!r}: one of {', '.join(GROUPS)}")
+    if options.rounds is not None and options.rounds < 2:
+        parser.error("give at least 2 rounds, for quartiles")
+    if options.small and options.out is None:
+        parser.error("--small needs --out: its numbers say nothing about branchtune")
     warnings.simplefilter("ignore")
     device = torch.device(options.device)
-    bench = Bench(device, options.rounds, bfloat16=device.type == "cuda", say=lambda line: print(line, flush=True))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    results = Results(options.out or RESULTS / f"{device.type}.json")
+    failed = []
     for group in options.groups:
+        if options.resume and results.done(group, commit(), options.rounds):
+            print(f"{group}: done at this commit", flush=True)
+        elif not run(group, device, options.rounds, options.small, results):
+            failed.append(group)
+    goals = results.goals()
+    print("\n" + summary([goal for group in options.groups for goal in goals[group]]))
+    print(f"wrote {results.path}")
+    if options.out is None:
+        print(f"wrote {write_page()}")
+    if failed:
+        print(f"FAILED: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run(group: str, device: torch.device, rounds: int | None, small: bool, results: Results) -> bool:
+    """Whether the group came to its end; what it found until then is written in any case."""
+    bench = Bench(device, rounds, small, say=lambda line: print(line, flush=True))
+    entry, start = provenance(device, small), time.perf_counter()
+    error: str | None = None
+    try:
         importlib.import_module(f"benchmarks.{group}").measure(bench)
-    print("\n" + summary(bench))
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    content = {
-        "command": command,
-        "hardware": hardware(device),
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "goals": [goal.to_json() for goal in bench.goals],
-        "measured": bench.measured,
-    }
-    out = options.out or RESULTS / f"{device.type}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, content)
-    print(f"wrote {out}")
-    return 0
+    except Exception:
+        error = traceback.format_exc()
+        print(f"{group} FAILED\n{error}", file=sys.stderr, flush=True)
+    entry |= {"rounds": rounds, "seconds": round(time.perf_counter() - start, 1), "error": error}
+    entry |= {"goals": [goal.to_json() for goal in bench.goals], "measured": bench.measured}
+    results.put(group, entry)
+    return error is None
 
 
-def summary(bench: Bench) -> str:
+def summary(goals: list[Goal]) -> str:
     """Every goal with its bound and value, the missed ones first."""
+    order = ["MISS", "unclear", "pass"]
     lines = [
-        f"{'pass' if goal.passed else 'MISS'}  {goal.value:8.3g}  "
-        f"{'>=' if goal.at_least else '<='} {goal.wanted:<6g} {goal.name}"
-        for goal in sorted(bench.goals, key=lambda goal: goal.passed)
+        f"{goal.verdict:<7}  {goal.value:8.3g}  {'>=' if goal.at_least else '<='} {goal.wanted:<6g} {goal.name}"
+        for goal in sorted(goals, key=lambda goal: order.index(goal.verdict))
     ]
-    passed = sum(goal.passed for goal in bench.goals)
-    return "\n".join([f"goals: {passed} of {len(bench.goals)} pass", *lines])
+    passed = sum(goal.verdict == "pass" for goal in goals)
+    return "\n".join([f"goals: {passed} of {len(goals)} pass", *lines])
 
 
 if __name__ == "__main__":

@@ -1,89 +1,118 @@
-"""What every benchmark is given, and what it leaves: measurements, and goals with their values."""
+"""What every group of benchmarks is given, and what it leaves: measurements, and goals with their values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
 
+from benchmarks.goal import Goal
 from benchmarks.memory import peak
-from benchmarks.timing import Call, Ratio, by_turns
+from benchmarks.timing import Call, Effort, Quartiles, by_turns
+from benchmarks.workloads import Workloads
+
+USUAL = Effort(seconds=20, least=5, most=41)
+#: for goals within a few hundredths of one
+TIGHT = Effort(seconds=45, least=11, most=81)
 
 
 @dataclass(frozen=True)
-class Goal:
-    """A number that is wanted, and the one that was measured.
+class Compared:
+    """What `Bench.compare` found: seconds of every round and, if asked for, the peak of memory in bytes, by call."""
 
-    Attributes:
-        wanted: a bound; `at_least` says on which side of it the value should lie.
-        low, high: quartiles of the value over rounds; None where it was counted, not timed.
-    """
+    what: str
+    seconds: dict[str, list[float]]
+    peaks: dict[str, int]
 
-    name: str
-    wanted: float
-    value: float
-    at_least: bool = False
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        return self.value >= self.wanted if self.at_least else self.value <= self.wanted
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "passed": self.passed}
+    def over(self, above: str, below: str) -> Quartiles:
+        """The time of one call over that of another."""
+        return Quartiles.quotient(self.seconds[above], self.seconds[below])
 
 
-@dataclass
 class Bench:
-    """One run of the benchmarks.
+    """One run of a group.
+
+    Args:
+        rounds: of every timing; None: as many as fit into its time.
+        small: shrunken backbones, to try the benchmarks out.
 
     Attributes:
-        rounds: of every timing.
-        bfloat16: whether calls run under autocast, as on a GPU.
+        serving: what infers; in bfloat16 on a GPU, as a model would be served there.
+        training: what trains; in float32, with the forward pass under `autocast`.
     """
 
-    device: torch.device
-    rounds: int
-    bfloat16: bool
-    say: Callable[[str], None]
-    measured: list[dict[str, Any]] = field(default_factory=list)
-    goals: list[Goal] = field(default_factory=list)
+    def __init__(
+        self, device: torch.device, rounds: int | None = None, small: bool = False, say: Callable[[str], None] = print
+    ) -> None:
+        self.device, self.rounds, self.small, self.say = device, rounds, small, say
+        on_gpu = device.type == "cuda"
+        self.training = Workloads(device, torch.float32, small)
+        self.serving = Workloads(device, torch.bfloat16, small) if on_gpu else self.training
+        self.measured: list[dict[str, Any]] = []
+        self.goals: list[Goal] = []
 
-    def precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Around a forward pass that trains, inside the call that is timed: no cast outlives a step."""
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+
+    def wants(self, what: str) -> bool:
+        """Whether the comparison `what` is asked for."""
+        return True
 
     def compare(
-        self, what: str, calls: Mapping[str, Call], base: str, memory: bool = False, rounds: int | None = None
-    ) -> dict[str, list[float]]:
+        self, what: str, calls: Mapping[str, Call], base: str, memory: bool = False, tight: bool = False
+    ) -> Compared:
         """Time the calls by turns and note the time of each over that of `base`, and on request its peak of memory.
 
-        Returns:
-            The seconds of every round, by name.
+        Args:
+            tight: take more rounds.
         """
-        with self.precision():
-            seconds = by_turns(calls, rounds or self.rounds, self.device)
-            peaks = {name: peak(call, self.device) for name, call in calls.items()} if memory else {}
+        effort = Effort.exactly(self.rounds) if self.rounds else TIGHT if tight else USUAL
+        seconds = by_turns(calls, effort, self.device)
+        found = Compared(what, seconds, {name: peak(call, self.device) for name, call in calls.items() if memory})
         for name, values in seconds.items():
-            ratio = Ratio.of(values, seconds[base])
-            entry = {"what": what, "name": name, "ms": 1e3 * median(values), "over": base, **vars(ratio)}
-            self.measured.append(entry | ({"peak_bytes": peaks[name]} if peaks else {}))
-            held = f", {peaks[name] / 2**20:7.1f} MiB" if peaks else ""
-            self.say(f"{what:<34} {name:<28} {entry['ms']:9.2f} ms{held}  {ratio} of {base}")
-        return seconds
+            ratio = found.over(name, base)
+            held = {"peak_bytes": found.peaks[name]} if memory else {}
+            entry = {"name": name, "ms": 1e3 * median(values), "over": base, **vars(ratio), "rounds": len(values)}
+            self.note(what, **entry, **held)
+            text = f", {mebibytes(found.peaks[name])}" if memory else ""
+            self.say(f"{what:<38} {name:<40} {entry['ms']:9.2f} ms{text}  {ratio} of {base}")
+        return found
 
-    def goal(self, name: str, wanted: float, value: Ratio | float, at_least: bool = False) -> None:
-        if isinstance(value, Ratio):
-            goal = Goal(name, wanted, value.median, at_least, value.low, value.high)
+    def note(self, what: str, **values: Any) -> None:
+        """Keep something that was measured, beside what `compare` keeps."""
+        self.measured.append({"what": what, **values})
+
+    def goal(
+        self,
+        name: str,
+        wanted: float,
+        value: Quartiles | float,
+        at_least: bool = False,
+        of: Compared | None = None,
+        sides: tuple[str, ...] = (),
+    ) -> None:
+        """Hold a value against a bound; `of` and `sides` are the comparison and the calls that it comes from."""
+        if isinstance(value, Quartiles):
+            middle, low, high = value.median, value.low, value.high
         else:
-            goal = Goal(name, wanted, value, at_least)
+            middle, low, high = value, None, None
+        goal = Goal(name, wanted, middle, at_least, low, high, of.what if of else None, sides)
         self.goals.append(goal)
-        self.say(f"{'pass' if goal.passed else 'MISS'}  {name}: {goal.value:.3g}, wanted {_bound(goal)}")
+        self.say(f"{goal.verdict}  {name}: {goal.value:.3g}, wanted {goal.bound}")
+
+    def faster(self, name: str, wanted: float, found: Compared, above: str, below: str) -> None:
+        """The goal that `above` takes at least `wanted` times as long as `below`."""
+        self.goal(name, wanted, found.over(above, below), True, found, (above, below))
+
+    def within(self, name: str, wanted: float, found: Compared, above: str, below: str) -> None:
+        """The goal that `above` takes at most `wanted` times as long as `below`."""
+        self.goal(name, wanted, found.over(above, below), False, found, (above, below))
 
 
-def _bound(goal: Goal) -> str:
-    return f"{'at least' if goal.at_least else 'at most'} {goal.wanted:g}"
+def mebibytes(count: int) -> str:
+    return f"{count / 2**20:7.1f} MiB"

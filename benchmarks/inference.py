@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
+from functools import partial
+from statistics import median
+
 import torch
 
 import branchtune as bt
 from benchmarks.bench import Bench
 from benchmarks.limit import FrozenWork, PlainPerGroup
-from benchmarks.timing import Ratio
-from benchmarks.workloads import BACKBONES, TREES, images, model, traced
+from benchmarks.timing import Call
+from benchmarks.workloads import BACKBONES, TREES
+
+FROZEN = "frozen work"
+WITH_COMB = ("Swin-T", "ViT-S")  # it needs blocks with a plain MLP
 
 
 @torch.no_grad()
 def measure(bench: Bench) -> None:
     for name in BACKBONES:
-        for batch in (1, 8):
-            for shape in TREES:
-                _one(bench, name, shape, batch)
+        for batch in bench.serving.batches:
+            for shape in bench.serving.trees:
+                _against_the_limits(bench, name, shape, batch)
+                _other_ways(bench, name, shape, batch)
 
 
-def _one(bench: Bench, name: str, shape: str, batch: int) -> None:
-    groups, x = TREES[shape], images(batch, bench.device)
-    backbone, spec = traced(name, bench.device)
-    live = model(name, groups, bench.device)
-    merged = live.merge(levels="all")
-    bottleneck = model(name, groups, bench.device, bt.Bottleneck())
-    seconds = bench.compare(
-        f"features, {name}, {shape}, batch {batch}",
+def _against_the_limits(bench: Bench, name: str, shape: str, batch: int) -> None:
+    what, case = f"features, {name}, {shape}, batch {batch}", f"{name}, {shape}, batch {batch}"
+    if not bench.wants(what):
+        return
+    work, groups = bench.serving, TREES[shape]
+    backbone, spec = work.traced(name)
+    x, live = work.images(batch), work.model(name, groups)
+    merged, chosen = live.merge(levels="all"), live.merge(batch_size=batch)
+    found = bench.compare(
+        what,
         {
-            "frozen work": FrozenWork(backbone, spec, groups, x),
+            FROZEN: FrozenWork(backbone, spec, groups, x),
             "folded, LoRA r=16": lambda: live.backbone(x),
-            "folded, bottleneck": lambda: bottleneck.backbone(x),
             "plain levels, once per group": PlainPerGroup(backbone, spec, groups, x),
             "merged": lambda: merged.backbone(x),
-            "our model, task by task": lambda: [live.backbone(x, [task]) for task in live.tasks],
+            "merged where it pays": lambda: chosen.backbone(x),
         },
-        base="frozen work",
-        memory=batch == 8,
+        base=FROZEN,
+        memory=batch == work.batches[-1],
+        tight=True,
     )
-    folded = Ratio.of(seconds["folded, LoRA r=16"], seconds["frozen work"])
-    bench.goal(f"folded over frozen work: {name}, {shape}, batch {batch}", 1.10, folded)
-    merging = Ratio.of(seconds["merged"], seconds["plain levels, once per group"])
-    bench.goal(f"merged over plain levels: {name}, {shape}, batch {batch}", 1.02, merging)
+    bench.note(what, name="merged where it pays", choices=chosen.describe().splitlines())
+    bench.within(f"folded over frozen work: {case}", 1.10, found, "folded, LoRA r=16", FROZEN)
+    bench.within(f"merged over plain levels: {case}", 1.02, found, "merged", "plain levels, once per group")
+    better = min(("folded, LoRA r=16", "merged"), key=lambda way: median(found.seconds[way]))
+    bench.within(f"merge() over the better of folded and merged: {case}", 1.05, found, "merged where it pays", better)
+
+
+def _other_ways(bench: Bench, name: str, shape: str, batch: int) -> None:
+    what = f"other adapters, {name}, {shape}, batch {batch}"
+    if not bench.wants(what):
+        return
+    work, groups = bench.serving, TREES[shape]
+    backbone, spec = work.traced(name)
+    x, live, bottleneck = work.images(batch), work.model(name, groups), work.model(name, groups, bt.Bottleneck())
+    calls: dict[str, Call] = {
+        FROZEN: FrozenWork(backbone, spec, groups, x),
+        "folded, bottleneck": lambda: bottleneck.backbone(x),
+        "LoRA, task by task": lambda: [live.backbone(x, [task]) for task in live.tasks],
+    }
+    if shape == "1-1-1-1" and name in WITH_COMB:
+        calls["comb"] = partial(work.model(name, groups, bt.Comb(r=16, lora_alpha=32)).backbone, x)
+    bench.compare(what, calls, base=FROZEN, memory=batch == work.batches[-1])

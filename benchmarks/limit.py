@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from branchtune.backbone.arguments import replace_arguments, tensor_arguments
+from branchtune.backbone.features import first_tensor
 from branchtune.backbone.spec import BackboneSpec, Level
 
 
@@ -21,10 +23,13 @@ class FrozenWork:
     """Runs the plain backbone; every level is given a stored input of `groups[level]` times the batch.
 
     Nothing is gathered, adapted or kept for decoders. The user's backbone is left as it was.
+
+    Attributes:
+        stored: the input of every level, by the name of its first module.
     """
 
     def __init__(self, backbone: nn.Module, spec: BackboneSpec, groups: Sequence[int], images: Tensor) -> None:
-        self.backbone, self.images = copy.deepcopy(backbone).eval(), images
+        self.backbone, self.images = copy.deepcopy(backbone).eval().requires_grad_(False), images
         self.stored: dict[str, Tensor] = {}
         modules = dict(self.backbone.named_modules())
         for level, count in zip(spec.levels, groups, strict=True):
@@ -34,10 +39,12 @@ class FrozenWork:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        try:
-            self.backbone.forward_features(self.images)
-        except _Done:
-            return
+        self._run()
+
+    def _run(self) -> None:
+        entry: Any = self.backbone.forward_features
+        with suppress(_Done):
+            entry(self.images)
 
     def _fold(self, name: str, count: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -48,6 +55,45 @@ class FrozenWork:
             return replace_arguments(args, kwargs, {key: self.stored[name]})
 
         return hook
+
+
+class FrozenStep(FrozenWork):
+    """The frozen work forward, and backward from the end of every level to its input: the limit of a training step.
+
+    Args:
+        autocast: makes the context of the forward pass.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        spec: BackboneSpec,
+        groups: Sequence[int],
+        images: Tensor,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.autocast = autocast
+        self.ends: list[Tensor] = []
+        super().__init__(backbone, spec, groups, images)
+        modules = dict(self.backbone.named_modules())
+        for level in spec.levels:
+            # Before the hook that stops after the last level.
+            modules[level.end].register_forward_hook(self._keep, prepend=True)
+        for stream in self.stored.values():
+            stream.requires_grad_(True)
+        self.backbone.train()
+
+    @torch.enable_grad()
+    def __call__(self) -> None:
+        self.ends.clear()
+        with self.autocast():
+            self._run()
+        if self.ends:
+            torch.autograd.grad(self.ends, list(self.stored.values()), [torch.ones_like(end) for end in self.ends])
+            self.ends.clear()
+
+    def _keep(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.ends.append(first_tensor(output))
 
 
 class PlainPerGroup:

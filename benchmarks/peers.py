@@ -1,12 +1,12 @@
-"""What users have today: HF PEFT with one LoRA adapter per task, switched in a loop; one shared encoder with heads."""
+"""What users have today: HF PEFT with a LoRA adapter for each task, and one shared encoder with heads."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
@@ -14,42 +14,52 @@ import branchtune as bt
 from branchtune.decoding import decode
 
 
-class PeftLoop(nn.Module):
-    """One backbone with a PEFT adapter per task; every task is a forward pass of its own with its adapter active.
+class PeftModels(nn.Module):
+    """A PEFT adapter for each task, and a forward pass of its own for every task.
 
     Args:
         model: of ours, whose decoders, tasks and rank are taken over.
+        separate: a backbone for every task, each with one adapter; else one backbone whose adapters are switched.
     """
 
-    def __init__(self, backbone: nn.Module, model: bt.MultiTaskModel) -> None:
+    def __init__(self, backbone: nn.Module, model: bt.MultiTaskModel, separate: bool = False) -> None:
         super().__init__()
-        self.tasks, self.indices = dict(model.tasks), len(model.spec.levels)
+        self.tasks, self.indices, self.separate = dict(model.tasks), len(model.spec.levels), separate
         assert isinstance(model.adapter, bt.LoRA)
         names = [site.name for site in model.backbone.sites.values()]
         config = LoraConfig(r=model.adapter.r, lora_alpha=model.adapter.lora_alpha, target_modules=names)
+        first, *others = self.tasks
+        self.encoders = nn.ModuleDict()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.encoder = get_peft_model(copy.deepcopy(backbone), config, adapter_name=next(iter(self.tasks)))
-            for task in list(self.tasks)[1:]:
-                self.encoder.add_adapter(task, config)
+            self.encoders[first] = get_peft_model(copy.deepcopy(backbone), config, adapter_name=first)
+            for task in others:
+                if separate:
+                    self.encoders[task] = get_peft_model(copy.deepcopy(backbone), config, adapter_name=task)
+                else:
+                    self.encoders[task] = self.encoders[first]
+                    self._encoder(task).add_adapter(task, config)
+        self.to(next(backbone.parameters()).dtype)  # PEFT makes its adapters in float32
         self.decoders = copy.deepcopy(model.decoders)
         self.eval()
 
-    def features(self, task: str, images: Tensor) -> Sequence[Tensor]:
-        self.encoder.set_adapter(task)
-        return self.encoder.base_model.model.forward_intermediates(
-            images, indices=self.indices, intermediates_only=True, norm=False
-        )
+    def _encoder(self, task: str) -> Any:
+        return self.encoders[task]
 
     def run(self, task: str, images: Tensor) -> Tensor:
-        size = (images.shape[2], images.shape[3])
-        return decode(self.tasks[task], self.decoders[task], list(self.features(task, images)), size)
+        encoder = self._encoder(task)
+        if not self.separate:
+            encoder.set_adapter(task)
+        maps = encoder.base_model.model.forward_intermediates(
+            images, indices=self.indices, intermediates_only=True, norm=False
+        )
+        return decode(self.tasks[task], self.decoders[task], list(maps), (images.shape[2], images.shape[3]))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {task: self.run(task, images) for task in self.tasks}
 
     def trainable(self, task: str) -> list[nn.Parameter]:
-        adapters = [p for n, p in self.encoder.named_parameters() if f".{task}." in n]
+        adapters = [p for n, p in self.encoders[task].named_parameters() if f".{task}." in n]
         return [*adapters, *self.decoders[task].parameters()]
 
 
@@ -58,22 +68,14 @@ class SharedEncoder(nn.Module):
 
     def __init__(self, backbone: nn.Module, model: bt.MultiTaskModel) -> None:
         super().__init__()
-        self.encoder, self.tasks = copy.deepcopy(backbone), dict(model.tasks)
-        self.levels, self.decoders = len(model.spec.levels), copy.deepcopy(model.decoders)
+        self.encoder: Any = copy.deepcopy(backbone)
+        self.tasks, self.levels = dict(model.tasks), len(model.spec.levels)
+        self.decoders = copy.deepcopy(model.decoders)
         self.eval()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        maps = list(
-            self.encoder.forward_intermediates(images, indices=self.levels, intermediates_only=True, norm=False)
+        maps: Sequence[Tensor] = self.encoder.forward_intermediates(
+            images, indices=self.levels, intermediates_only=True, norm=False
         )
         size = (images.shape[2], images.shape[3])
-        return {name: decode(task, self.decoders[name], maps, size) for name, task in self.tasks.items()}
-
-
-def set_trainable(parameters: Sequence[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-
-
-def mean_square(outputs: dict[str, Tensor]) -> Tensor:
-    return torch.stack([output.square().mean() for output in outputs.values()]).sum()
+        return {name: decode(task, self.decoders[name], list(maps), size) for name, task in self.tasks.items()}

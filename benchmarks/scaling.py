@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,56 +12,67 @@ import torch
 import branchtune as bt
 from benchmarks.bench import Bench
 from benchmarks.limit import FrozenWork
-from benchmarks.timing import Ratio
-from benchmarks.workloads import LORA, images, model, traced
+from benchmarks.timing import Call, Quartiles
+from benchmarks.workloads import LORA
 
 COUNTS = (1, 2, 4, 8, 16, 32)
 
 
 def measure(bench: Bench) -> None:
-    backbone, spec = traced("Swin-T", bench.device)
-    x = images(1, bench.device)
-    calls = {}
-    for count in COUNTS:
-        made = model("Swin-T", (1, 1, 1, count), bench.device, tasks=_depths(count))
-        calls[f"T = {count}"] = torch.no_grad()(lambda made=made: made.backbone(x))
-        calls[f"frozen work, T = {count}"] = FrozenWork(backbone, spec, (1, 1, 1, count), x)
-    seconds = bench.compare("features by number of tasks, Swin-T, 1-1-1-T", calls, base="T = 4")
-    four = Ratio.of(seconds["T = 4"], seconds["frozen work, T = 4"]).median
-    many = Ratio.of(seconds["T = 32"], seconds["frozen work, T = 32"])
-    bench.goal("T = 32 over T = 4, each over its frozen work", 1.3, Ratio(*(v / four for v in vars(many).values())))
-    per_node = {count: [s / (3 + count) for s in seconds[f"T = {count}"]] for count in (4, 32)}
-    bench.goal("T = 32 over T = 4, seconds per node", 1.3, Ratio.of(per_node[32], per_node[4]))
+    _features(bench)
     _large_trees(bench)
 
 
+@torch.no_grad()
+def _features(bench: Bench) -> None:
+    what = "features by number of tasks, Swin-T, 1-1-1-T"
+    if not bench.wants(what):
+        return
+    backbone, spec = bench.serving.traced("Swin-T")
+    x = bench.serving.images(1)
+    calls: dict[str, Call] = {}
+    for count in COUNTS:
+        made = bench.serving.model("Swin-T", (1, 1, 1, count), tasks=_depths(count))
+        calls[f"T = {count}"] = partial(made.backbone, x)
+        calls[f"frozen work, T = {count}"] = FrozenWork(backbone, spec, (1, 1, 1, count), x)
+    found = bench.compare(what, calls, base="T = 4")
+    sides = ("T = 32", "T = 4")
+    four, many = (
+        [a / b for a, b in zip(found.seconds[f"T = {n}"], found.seconds[f"frozen work, T = {n}"], strict=True)]
+        for n in (4, 32)
+    )
+    ratio = Quartiles.quotient(many, four)
+    bench.goal("T = 32 over T = 4, each over its frozen work", 1.3, ratio, of=found, sides=sides)
+    per_node = Quartiles.quotient(*([s / (3 + n) for s in found.seconds[f"T = {n}"]] for n in (32, 4)))
+    bench.goal("T = 32 over T = 4, seconds per node", 1.3, per_node, of=found, sides=sides)
+
+
 def _large_trees(bench: Bench) -> None:
-    backbone, spec = traced("Swin-T", bench.device)
-    tasks = _depths(32)
+    what = "32 tasks, Swin-T"
+    if not bench.wants(what):
+        return
+    backbone, spec = bench.training.traced("Swin-T")
+    tasks, decoder = _depths(32), bt.LightDecoder(32, 8)
     names = [task.name for task in tasks]
     noise = np.random.default_rng(0).uniform(-0.2, 0.2, (32, 32))
     matrix = (noise + noise.T) / 2 + np.eye(32) * (1 - np.diag(noise))
     affinity = bt.Affinity.from_matrix(names, matrix, spec)
     tree = bt.TaskTree([[names], [names], [names], [[name] for name in names]])
-    bench.goal("seconds to plan 32 tasks within a budget", 1.0, _taken(lambda: bt.plan(affinity, budget=2.0)))
-    made: list[bt.MultiTaskModel] = []
-    decoder = bt.LightDecoder(32, 8)
-    build = _taken(lambda: made.append(bt.MultiTaskModel(backbone, tasks, tree, LORA, decoder, spec=spec)))
-    bench.goal("seconds to build a model of 32 tasks", 1.0, build)
+    made = bt.MultiTaskModel(backbone, tasks, tree, LORA, decoder, spec=spec)
     with tempfile.TemporaryDirectory() as folder:
-        save = _taken(lambda: made[0].save_pretrained(Path(folder) / "model"))
-    bench.goal("seconds to save a model of 32 tasks", 1.0, save)
+        calls: dict[str, Call] = {
+            "plan within a budget": lambda: bt.plan(affinity, budget=2.0),
+            "build, with a traced backbone": lambda: bt.MultiTaskModel(backbone, tasks, tree, LORA, decoder, spec=spec),
+            "build, tracing included": lambda: bt.MultiTaskModel(
+                backbone, tasks, tree, LORA, decoder, image_size=bench.training.side
+            ),
+            "save": lambda: made.save_pretrained(Path(folder) / "model"),
+        }
+        found = bench.compare(what, calls, base="build, tracing included")
+    for name in ("plan within a budget", "build, tracing included", "save"):
+        seconds = Quartiles.of(found.seconds[name])
+        bench.goal(f"32 tasks, seconds to {name}", 1.0, seconds, of=found, sides=(name,))
 
 
 def _depths(count: int) -> list[bt.Task]:
     return [bt.Depth(f"depth{index:02}") for index in range(count)]
-
-
-def _taken(call: Callable[[], object]) -> float:
-    """The quickest of three."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)

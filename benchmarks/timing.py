@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,35 +13,54 @@ Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """Median and quartiles of a quotient of times, round by round."""
+class Quartiles:
+    """Median and quartiles over rounds."""
 
     median: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, above: list[float], below: list[float]) -> Ratio:
-        quotients = [a / b for a, b in zip(above, below, strict=True)]
-        low, median, high = statistics.quantiles(quotients, n=4, method="inclusive")
+    def of(cls, values: Sequence[float]) -> Quartiles:
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
+
+    @classmethod
+    def quotient(cls, above: Sequence[float], below: Sequence[float]) -> Quartiles:
+        """Of the quotients, round by round."""
+        return cls.of([a / b for a, b in zip(above, below, strict=True)])
 
     def __str__(self) -> str:
         return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def by_turns(calls: Mapping[str, Call], rounds: int, device: torch.device) -> dict[str, list[float]]:
+@dataclass(frozen=True)
+class Effort:
+    """How often calls are repeated: as many rounds as fit into `seconds`, between `least` and `most`."""
+
+    seconds: float
+    least: int
+    most: int
+
+    @classmethod
+    def exactly(cls, rounds: int) -> Effort:
+        return cls(0.0, rounds, rounds)
+
+    def rounds(self, seconds: float) -> int:
+        """For rounds that take `seconds`."""
+        return max(self.least, min(self.most, int(self.seconds / seconds)))
+
+
+def by_turns(calls: Mapping[str, Call], effort: Effort, device: torch.device) -> dict[str, list[float]]:
     """Seconds of each call in every round, after one round that does not count.
 
     The order is reversed in every other round: what runs first finds other caches than what runs last.
     """
+    rounds = effort.rounds(sum(_seconds(call, device) for call in calls.values()))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for round_ in range(-1, rounds):
-        names = list(calls) if round_ % 2 else list(reversed(calls))
-        for name in names:
-            taken = _seconds(calls[name], device)
-            if round_ >= 0:
-                seconds[name].append(taken)
+    for round_ in range(rounds):
+        for name in calls if round_ % 2 else reversed(list(calls)):
+            seconds[name].append(_seconds(calls[name], device))
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic: the limit has the work that it says, quotients are taken round by round."""
+"""The benchmarks' own arithmetic: the limits have the work that they say, quotients are taken round by round."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import branchtune as bt
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.affinity_cost import both, difference
 from benchmarks.bench import Bench
-from benchmarks.limit import FrozenWork, PlainPerGroup
-from benchmarks.memory import peak
-from benchmarks.timing import Ratio, by_turns
-from benchmarks.workloads import tree
+from benchmarks.goal import Goal
+from benchmarks.limit import FrozenStep, FrozenWork, PlainPerGroup
+from benchmarks.memory import peak, resident
+from benchmarks.timing import Effort, Quartiles, by_turns
+from benchmarks.workloads import TREES, tree
 
 GROUPS = (1, 1, 2, 4)
 
@@ -40,16 +42,32 @@ def test_the_limits_do_the_levels_work_once_per_group(kind: type, name: str) -> 
     assert counter.get_total_flops() // 2 == 3 * (spec.stem_macs + levels)
 
 
-def test_ratios_are_medians_over_rounds() -> None:
-    assert Ratio.of([1.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == Ratio(2.0, 1.5, 2.5)
+def test_the_limit_of_a_training_step_goes_back_to_the_input_of_every_level() -> None:
+    work = small().training
+    backbone, spec = work.traced("ViT-S")
+    step = FrozenStep(backbone, spec, GROUPS, work.images(2))
+    with FlopCounterMode(display=False) as counter:
+        step()
+    levels = 2 * sum(count * level.macs for count, level in zip(GROUPS, spec.levels, strict=True))
+    assert 2 * levels <= counter.get_total_flops() // 2 - 2 * spec.stem_macs <= 3 * levels
+    assert not any(parameter.requires_grad for parameter in step.backbone.parameters())
+
+
+def test_quotients_are_taken_round_by_round() -> None:
+    assert Quartiles.quotient([1.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == Quartiles(2.0, 1.5, 2.5)
 
 
 def test_calls_run_by_turns_and_the_first_round_does_not_count() -> None:
     order: list[str] = []
     calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    seconds = by_turns(calls, 2, torch.device("cpu"))
+    seconds = by_turns(calls, Effort.exactly(2), torch.device("cpu"))
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert [len(values) for values in seconds.values()] == [2, 2]
+
+
+def test_long_rounds_are_repeated_less_often() -> None:
+    effort = Effort(seconds=20, least=5, most=41)
+    assert [effort.rounds(seconds) for seconds in (0.01, 1.0, 60.0)] == [41, 20, 5]
 
 
 def test_peak_memory_is_what_is_held_at_a_time() -> None:
@@ -60,12 +78,39 @@ def test_peak_memory_is_what_is_held_at_a_time() -> None:
     assert peak(call, torch.device("cpu")) == 8000
 
 
+def test_shared_memory_is_resident_once() -> None:
+    weights = torch.zeros(1000)
+    assert resident([weights, weights[:10], weights.view(10, 100), torch.zeros(10)]) == 4040
+
+
 def test_the_tree_of_a_shape_has_its_counts() -> None:
-    assert [tree(shape).group_counts for shape in ((1, 1, 2, 4), (1, 2, 3, 4))] == [(1, 1, 2, 4), (1, 2, 3, 4)]
+    assert [tree(shape).group_counts for shape in TREES.values()] == list(TREES.values())
 
 
-def test_goals_know_on_which_side_they_pass() -> None:
-    bench = Bench(torch.device("cpu"), 2, False, say=lambda line: None)
-    bench.goal("low", 1.0, 0.9)
-    bench.goal("high", 2.0, Ratio(1.9, 1.8, 2.1), at_least=True)
-    assert [goal.passed for goal in bench.goals] == [True, False]
+def test_goals_know_on_which_side_they_pass_and_when_the_rounds_do_not_tell() -> None:
+    assert Goal("", 1.0, 0.9).verdict == "pass"
+    assert Goal("", 2.0, 1.9, at_least=True).verdict == "MISS"
+    assert Goal("", 2.0, 1.9, at_least=True, low=1.8, high=2.1).verdict == "unclear"
+    assert Goal("", 2.0, 1.9, at_least=True, low=1.8, high=1.95).verdict == "MISS"
+
+
+def test_the_ways_of_per_sample_gradients_that_are_timed_give_the_same_numbers() -> None:
+    assert difference(*both(small(), 2)) < 1e-4
+
+
+def test_every_peft_adapter_moves_in_one_joint_step() -> None:
+    from benchmarks.peers import PeftModels
+    from benchmarks.training import jointly
+
+    bench = small()
+    backbone, _ = bench.training.traced("ViT-S")
+    peft = PeftModels(backbone, bench.training.model("ViT-S", GROUPS)).train()
+    before = {task: [p.detach().clone() for p in peft.trainable(task)] for task in peft.tasks}
+    jointly(bench, peft, bench.training.images(2))()
+    for task, old in before.items():
+        # B starts at zero, so that A has no gradient yet.
+        assert sum(not torch.equal(a, b) for a, b in zip(old, peft.trainable(task), strict=True)) >= len(old) // 2, task
+
+
+def small() -> Bench:
+    return Bench(torch.device("cpu"), 2, small=True, say=lambda line: None)

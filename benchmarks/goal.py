@@ -1,0 +1,46 @@
+"""A number that is wanted, and the one that was measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound and the value that is held against it.
+
+    Attributes:
+        wanted: a bound; `at_least` says on which side of it the value should lie.
+        low, high: quartiles of the value over rounds; None where it was counted, not timed.
+        what, sides: the comparison that the value comes from, and the calls of it: what a profile of a miss shows.
+    """
+
+    name: str
+    wanted: float
+    value: float
+    at_least: bool = False
+    low: float | None = None
+    high: float | None = None
+    what: str | None = None
+    sides: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """ "pass", "MISS", or "unclear" where the bound lies between the quartiles."""
+        if self.low is not None and self.high is not None and self.low < self.wanted < self.high:
+            return "unclear"
+        passed = self.value >= self.wanted if self.at_least else self.value <= self.wanted
+        return "pass" if passed else "MISS"
+
+    @property
+    def bound(self) -> str:
+        return f"{'at least' if self.at_least else 'at most'} {self.wanted:g}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"verdict": self.verdict}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Goal:
+        fields = {key: value for key, value in data.items() if key != "verdict"}
+        return cls(**fields | {"sides": tuple(data["sides"])})

@@ -1,0 +1,85 @@
+"""benchmarks/results/README.md from the files of results: `python -m benchmarks.page`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.goal import Goal
+from benchmarks.results import RESULTS, Results
+from branchtune.atomic import write_text
+from branchtune.tables.cells import Cells
+
+HEAD = """# Benchmark results
+
+Made by `make bench` from the JSON files beside it; [benchmarks/README.md](../README.md) says what is compared and how.
+A value is the median over rounds, with its quartiles; it is `unclear` where the bound lies between them. A MISS links
+the operators of both sides.
+"""
+HEADING = ["goal", "wanted", "measured", "quartiles", "verdict"]
+
+
+def page(folder: Path = RESULTS) -> str | None:
+    """The page for all `<device>.json` of a folder; None where there is none."""
+    found = sorted(folder.glob("*.json"))
+    if not found:
+        return None
+    return "\n".join([HEAD, *(_device(path) for path in found)])
+
+
+def write_page(folder: Path = RESULTS) -> Path:
+    """Write it, and say where."""
+    path, text = folder / "README.md", page(folder)
+    if text is not None:
+        write_text(path, text)
+    return path
+
+
+def profile_path(folder: Path, device: str, goal: str) -> Path:
+    """Where the profile of a goal lies."""
+    words = "".join(letter if letter.isalnum() else " " for letter in goal.lower()).split()
+    return folder / "profiles" / device / f"{'-'.join(words)}.txt"
+
+
+def _device(path: Path) -> str:
+    results = Results(path)
+    counts = Counter(goal.verdict for goals in results.goals().values() for goal in goals)
+    head = f"## {path.stem}\n\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("pass", "unclear", "MISS"))
+    parts = [head]
+    for group, entry in results.groups().items():
+        parts.append(f"### {group}\n\n{_origin(entry)}")
+        if entry["error"] is not None:
+            parts.append(f"FAILED: `{entry['error'].strip().splitlines()[-1]}`")
+        goals = results.goals()[group]
+        if goals:
+            parts.append(Cells("", HEADING, [_line(path, goal) for goal in goals], labels=1).markdown())
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(entry: dict[str, Any]) -> str:
+    machine, versions = entry["machine"], entry["versions"]
+    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
+    load = machine["load_average"][0]
+    commit = entry["commit"] or "an unknown commit"
+    used = ", ".join(f"{package} {versions[package]}" for package in ("torch", "timm", "peft"))
+    return (
+        f"`{entry['command']}`, {entry['date']}, {commit}; {entry['hardware']}; {machine['cpu']}, {machine['cores']} "
+        f"cores, {memory}, load {load:g} at the start; {used}; {entry['seconds']:.0f} s"
+    )
+
+
+def _line(path: Path, goal: Goal) -> list[str]:
+    quartiles = "-" if goal.low is None or goal.high is None else f"{goal.low:.3g} to {goal.high:.3g}"
+    verdict = goal.verdict
+    if verdict == "MISS" and goal.what is not None:
+        profile = profile_path(path.parent, path.stem, goal.name)
+        if profile.exists():
+            verdict = f"[MISS]({profile.relative_to(path.parent).as_posix()})"
+        else:
+            verdict = "MISS, no profile"
+    return [goal.name, goal.bound, f"{goal.value:.3g}", quartiles, verdict]
+
+
+if __name__ == "__main__":
+    print(f"wrote {write_page()}")

@@ -1,0 +1,71 @@
+"""Where the numbers of one group come from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from branchtune.run.manifest import hardware, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("peft", "onnxruntime")  # beside those of a run's manifest
+
+
+def provenance(device: torch.device, small: bool) -> dict[str, Any]:
+    """What belongs to every number: where, when, with what and on what it was measured."""
+    return {
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "small": small,
+        "versions": versions() | {package: _version(package) for package in PACKAGES},
+        "hardware": hardware(device),
+        "machine": {
+            "cpu": cpu_model(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "system": platform.platform(),
+            "load_average": [round(value, 2) for value in os.getloadavg()],
+        },
+    }
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with "-dirty" where what is measured was changed; None outside of git."""
+    sources = ["src", "benchmarks", "configs", ":!benchmarks/results"]
+    head, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *sources)
+    return f"{head}-dirty" if head and changed else head
+
+
+def cpu_model() -> str:
+    """The processor's name, as Linux knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

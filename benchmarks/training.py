@@ -1,0 +1,110 @@
+"""A training step of all four tasks against the limit, PEFT, one shared encoder, and our model task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+import branchtune as bt
+from benchmarks.bench import Bench, mebibytes
+from benchmarks.limit import FrozenStep
+from benchmarks.memory import resident
+from benchmarks.peers import PeftModels, SharedEncoder
+from benchmarks.step import Step, mean_square
+from benchmarks.timing import Call
+from benchmarks.workloads import BACKBONES, TREES
+
+MODELS = "four PEFT models, one after another"
+SHAPE = TREES["1-1-2-4"]
+
+
+def measure(bench: Bench) -> None:
+    for name in BACKBONES:
+        _step(bench, name, bench.training.batches[-1])
+
+
+def _step(bench: Bench, name: str, batch: int) -> None:
+    what, case = f"training step, {name}, batch {batch}", f"{name}, batch {batch}"
+    if not bench.wants(what):
+        return
+    work, x = bench.training, bench.training.images(batch)
+    backbone, spec = work.traced(name)
+    steps = _steps(bench, name, x)
+    calls: dict[str, Call] = {key: partial(_run, those) for key, (_, those) in steps.items()}
+    calls["frozen work, forward and backward"] = FrozenStep(backbone, spec, SHAPE, x, bench.autocast)
+    found = bench.compare(what, calls, base="ours", memory=True)
+    held = {}
+    for key, (module, those) in steps.items():
+        stays = resident([*module.parameters(), *module.buffers(), *(t for step in those for t in step.state)])
+        held[key] = stays + found.peaks[key]
+    for key, count in held.items():
+        bench.note(what, name=key, held_bytes=count, held_over_ours=count / held["ours"])
+        bench.say(f"{what:<38} {key:<40} {mebibytes(count)} with what is resident, {count / held['ours']:.2f} of ours")
+    bench.faster(f"four PEFT models, one after another, over ours, training step: {case}", 2.2, found, MODELS, "ours")
+    bench.goal(
+        f"peak memory of a training step over that of four resident PEFT models, one after another: {case}",
+        1.0,
+        held["ours"] / held[MODELS],
+        of=found,
+        sides=("ours", MODELS),
+    )
+
+
+def _steps(bench: Bench, name: str, x: Tensor) -> dict[str, tuple[nn.Module, Sequence[Step]]]:
+    """By name, what is resident and the optimiser steps of one training step."""
+    backbone, _ = bench.training.traced(name)
+    ours, again, alone = (
+        bench.training.model(name, SHAPE, checkpoint_levels=levels).train() for levels in (False, True, False)
+    )
+    shared = SharedEncoder(backbone, ours).train()
+    four, switched, joint = (PeftModels(backbone, ours, separate=separate).train() for separate in (True, False, False))
+    return {
+        "ours": (ours, [_all_tasks(bench, ours, x)]),
+        "ours, blocks recomputed": (again, [_all_tasks(bench, again, x)]),
+        "ours, task by task": (alone, [_task_by_task(bench, alone, x)]),
+        MODELS: (four, _one_after_another(bench, four, x)),
+        "one PEFT backbone, one after another": (switched, _one_after_another(bench, switched, x)),
+        "one PEFT backbone, one joint backward": (joint, [jointly(bench, joint, x)]),
+        "one shared encoder, all of it trained": (shared, [_all_tasks(bench, shared, x)]),
+    }
+
+
+def _all_tasks(bench: Bench, model: nn.Module, x: Tensor) -> Step:
+    return Step(bench, model.parameters(), lambda: mean_square(model(x)))
+
+
+def _task_by_task(bench: Bench, model: bt.MultiTaskModel, x: Tensor) -> Step:
+    losses = [lambda task=task: mean_square(model(x, [task])) for task in model.tasks]
+    return Step(bench, model.parameters(), *losses)
+
+
+def _one_after_another(bench: Bench, peft: PeftModels, x: Tensor) -> list[Step]:
+    steps = []
+    for task in peft.tasks:
+        for parameter in peft.trainable(task):
+            parameter.requires_grad_(True)  # of adapters that are not the active one, too
+        steps.append(Step(bench, peft.trainable(task), lambda task=task: mean_square({task: peft.run(task, x)})))
+    return steps
+
+
+def jointly(bench: Bench, peft: PeftModels, x: Tensor) -> Step:
+    parameters = [parameter for task in peft.tasks for parameter in peft.trainable(task)]
+
+    def train_all() -> None:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+    def loss() -> Tensor:
+        value = mean_square(peft(x))
+        train_all()  # switching froze the others, whose gradients would be dropped
+        return value
+
+    train_all()
+    return Step(bench, parameters, loss)
+
+
+def _run(steps: Sequence[Step]) -> None:
+    for step in steps:
+        step()

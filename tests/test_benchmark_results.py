@@ -1,0 +1,137 @@
+"""The file and the page of benchmark results: what a run replaces, what it keeps, and what an interrupted one skips."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import __main__ as command
+from benchmarks import page, profile
+from benchmarks.bench import Bench
+from benchmarks.provenance import provenance
+from benchmarks.results import RESULTS, Results
+
+GROUPS = ("first", "second")
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Two groups, what each does, and how often each has run."""
+    found: dict[str, Any] = {"ran": [], "fails": set()}
+
+    def group(name: str) -> SimpleNamespace:
+        def measure(bench: Bench) -> None:
+            found["ran"].append(name)
+            if not bench.wants("sums"):
+                return
+            calls = {"long": lambda: torch.ones(2000).sum(), "short": lambda: torch.ones(2).sum()}
+            compared = bench.compare("sums", calls, base="short")
+            bench.goal(f"{name}: long over short", 0.0, 2.0, of=compared, sides=("long", "short"))
+            if name in found["fails"]:
+                raise ValueError(f"{name} broke")
+
+        return SimpleNamespace(measure=measure)
+
+    monkeypatch.setattr(command, "GROUPS", GROUPS)
+    for name in GROUPS:
+        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", group(name))
+    monkeypatch.setattr(command, "commit", lambda: "abc")
+    monkeypatch.setattr(command, "provenance", lambda *args: provenance(*args) | {"commit": "abc"})
+    return found
+
+
+def run(out: Path, *arguments: str) -> int:
+    return command.main([*arguments, "--device", "cpu", "--rounds", "2", "--out", str(out)])
+
+
+def test_a_run_of_one_group_leaves_the_others_as_they_were(tmp_path: Path, runs: dict[str, Any]) -> None:
+    out = tmp_path / "cpu.json"
+    assert run(out, *GROUPS) == 0
+    before = Results(out).groups()
+    assert run(out, "second") == 0
+    after = Results(out).groups()
+    assert after["first"] == before["first"]
+    assert list(after) == list(GROUPS)
+    entry = after["second"]
+    assert entry["rounds"] == 2
+    assert {"peft", "torch", "onnxruntime"} <= set(entry["versions"])
+    assert {"cpu", "cores", "memory_bytes", "system", "load_average"} <= set(entry["machine"])
+    assert [measured["name"] for measured in entry["measured"]] == ["long", "short"]
+
+
+def test_a_group_that_fails_is_recorded_and_the_next_one_runs(
+    tmp_path: Path, runs: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cpu.json"
+    runs["fails"].add("first")
+    assert run(out, *GROUPS) == 1
+    groups = Results(out).groups()
+    assert "first broke" in groups["first"]["error"]
+    assert len(groups["first"]["goals"]) == 1
+    assert groups["second"]["error"] is None
+    assert "FAILED: first" in capsys.readouterr().err
+
+
+def test_resuming_skips_what_was_done_at_this_commit(
+    tmp_path: Path, runs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cpu.json"
+    runs["fails"].add("second")
+    run(out, *GROUPS)
+    assert run(out, *GROUPS, "--resume") == 1
+    assert runs["ran"] == ["first", "second", "second"]
+    monkeypatch.setattr(command, "commit", lambda: "def")
+    run(out, *GROUPS, "--resume")
+    assert runs["ran"][3:] == ["first", "second"]
+    dirty = Results(out)
+    dirty.put("first", dirty.groups()["first"] | {"commit": "def-dirty"})
+    assert not dirty.done("first", "def-dirty", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["third"], "unknown group 'third'"),
+        (["--rounds", "1"], "at least 2 rounds"),
+        (["--small"], "--small needs --out"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_miss_is_profiled_and_the_page_links_it(tmp_path: Path, runs: dict[str, Any]) -> None:
+    out = tmp_path / "cpu.json"
+    run(out, "first")
+    assert "MISS, no profile" in str(page.page(tmp_path))
+    assert profile.main(["--device", "cpu", "--results", str(out)]) == 0
+    link = re.search(r"\[MISS\]\((.+?)\)", str(page.page(tmp_path)))
+    assert link is not None
+    text = (tmp_path / link[1]).read_text(encoding="utf-8")
+    assert "aten::ones" in text
+    assert text.index("long\n====") < text.index("short\n=====")
+    with pytest.raises(SystemExit):
+        profile.main(["no such goal", "--device", "cpu", "--results", str(out)])
+
+
+def test_the_page_of_results_is_not_stale() -> None:
+    path = RESULTS / "README.md"
+    assert page.page() == (path.read_text(encoding="utf-8") if path.exists() else None), "python -m benchmarks.page"
+
+
+def test_committed_results_are_whole() -> None:
+    for path in RESULTS.glob("*.json"):
+        groups = json.loads(path.read_text(encoding="utf-8"))["groups"]
+        assert set(groups) == set(command.GROUPS), path.name
+        assert not any(entry["small"] or entry["error"] for entry in groups.values()), path.name
