@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from benchmarks.workloads import Workloads
 
 USUAL = Effort(seconds=20, least=5, most=41)
 #: for goals within a few hundredths of one
-TIGHT = Effort(seconds=45, least=11, most=81)
+TIGHT = Effort(seconds=30, least=9, most=81)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ class Bench:
             middle, low, high = value.median, value.low, value.high
         else:
             middle, low, high = value, None, None
+        if not math.isfinite(middle):
+            raise ValueError(f"{name}: {middle}")
         goal = Goal(name, wanted, middle, at_least, low, high, of.what if of else None, sides)
         self.goals.append(goal)
         self.say(f"{goal.verdict}  {name}: {goal.value:.3g}, wanted {goal.bound}")

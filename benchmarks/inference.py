@@ -23,6 +23,7 @@ def measure(bench: Bench) -> None:
         for batch in bench.serving.batches:
             for shape in bench.serving.trees:
                 _against_the_limits(bench, name, shape, batch)
+            for shape in ("1-1-1-1", "1-1-2-4"):
                 _other_ways(bench, name, shape, batch)
 
 

@@ -43,7 +43,7 @@ def provenance(device: torch.device, small: bool) -> dict[str, Any]:
 def commit() -> str | None:
     """The commit that is checked out, with "-dirty" where what is measured was changed; None outside of git."""
     sources = ["src", "benchmarks", "configs", ":!benchmarks/results"]
-    head, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *sources)
+    head, changed = _git("rev-parse", "--short=12", "HEAD"), _git("status", "--porcelain", "--", *sources)
     return f"{head}-dirty" if head and changed else head
 
 

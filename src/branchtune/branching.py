@@ -174,7 +174,8 @@ class BranchedBackbone(nn.Module):
         return {task: [parts[task] for parts in split] for task in route.slot}
 
     def _run_hooked(self, images: Tensor, run: Run, inputs: Mapping[str, Any] | None) -> list[Tensor]:
-        token = current_run.set(run)
+        outer = current_run.get()
+        current_run.set(run)
         try:
             return self._run_backbone(images, run, dict(inputs or {}))
         except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
@@ -183,7 +184,7 @@ class BranchedBackbone(nn.Module):
                 raise
             raise explained from error
         finally:
-            current_run.reset(token)
+            current_run.set(outer)  # torch.compile knows no reset()
 
     def _run_backbone(self, images: Tensor, run: Run, inputs: dict[str, Any]) -> list[Tensor]:
         if self.spec.feature_indices is not None:

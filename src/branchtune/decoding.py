@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from branchtune.errors import UserError
@@ -33,8 +34,8 @@ def decode(task: Task, decoder: nn.Module, maps: Sequence[Tensor], size: tuple[i
 
 
 def _version(tensor: Tensor) -> int:
-    """How often it was written to; unknown in inference mode."""
-    return 0 if tensor.is_inference() else tensor._version
+    """How often it was written to; unknown in inference mode, and while torch.compile traces."""
+    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
 def _in_place(task: Task) -> UserError:

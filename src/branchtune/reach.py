@@ -4,6 +4,9 @@ All branches share one folded tensor, so autograd alone would hand zeros to the 
 the pass, and an optimiser with momentum or weight decay would move them. The features of every task are therefore
 split off by a function that notes, per backward pass, whose features received a gradient; the function that stacks
 the nodes' parameters asks it. Only the structure decides, never the values.
+
+In what torch.compile makes, the backward pass is one graph for all branches, and zeros is what it hands out: call a
+compiled model with the tasks that have a loss.
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ class Reach:
         """Feature maps of a level, `[G * B, ...]`, group-major -> each task's `[B, ...]`."""
         slots = {task: slots[level] for task, slots in self.slot.items()}
         rows = folded.shape[0] // (max(slots.values()) + 1)
+        if torch.compiler.is_compiling():
+            return {task: folded[slot * rows : (slot + 1) * rows] for task, slot in slots.items()}
         return dict(zip(slots, _Split.apply(folded, self, level, slots, rows), strict=True))
 
 
@@ -55,7 +60,7 @@ class Nodes(Sequence[Any]):
 
     def stack(self, name: str) -> Tensor:
         """Parameter `name` of every node: `[G, ...]`."""
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             if len(self.modules) == 1:
                 return getattr(self.modules[0], name)[None]  # no copy
             return torch.stack([getattr(module, name) for module in self.modules])
