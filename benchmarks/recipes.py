@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import torch
 from torch import Tensor
 
 import branchtune as bt
-from benchmarks.affinity_cost import run
 from benchmarks.bench import Bench
 from benchmarks.step import Step
 from benchmarks.timing import Quartiles
 from benchmarks.workloads import labelled, shrinking
-from branchtune.affinity.collect import to_batch
+from branchtune.affinity.collect import collect
 from branchtune.affinity.lora_gradients import LoRAGradients
+from branchtune.affinity.mean_cosine import MeanCosine
 from branchtune.batch import read_batch
 from branchtune.decoder_fit import fit_decoders
 from branchtune.progress import Reporter
@@ -29,7 +28,7 @@ RECIPES = sorted((Path(__file__).resolve().parents[1] / "configs").glob("nyud_*.
 TRAINING_IMAGES = 795  # of NYU-Depth-v2
 #: pixels of a batch on a CPU, where the time of an image does not depend on the batch
 PIXELS = 8 * 224 * 224
-TRAIN, FIT, GRADIENTS = "training step", "step of fitting decoders", "affinity's gradients"
+TRAIN, FIT, MEASURING = "training step", "step of fitting decoders", "measuring affinity"
 
 
 def measure(bench: Bench) -> None:
@@ -48,21 +47,21 @@ def _recipe(bench: Bench, path: Path, what: str) -> None:
     found = bench.compare(what, _calls(bench, work, count), base=TRAIN)
     trained = config.trainer["max_epochs"] * TRAINING_IMAGES
     measuring, fitting = (
-        _share(found.over(GRADIENTS, TRAIN), config.affinity.samples / trained),
+        _share(found.over(MEASURING, TRAIN), config.affinity.samples / trained),
         _share(found.over(FIT, TRAIN), config.decoder_fit.steps * config.data.batch_size / trained),
     )
     # Apart: training begins with the fitted decoders, and fits them without a measurement, too.
     bench.note(what, name="fitting decoders as a share of training", images_per_call=count, **vars(fitting))
     bench.say(f"{what:<38} fitting decoders as a share of training: {fitting}")
     name = f"measuring affinity as a share of training: {path.stem}"
-    bench.goal(name, 0.03, measuring, of=found, sides=(GRADIENTS, TRAIN))
+    bench.goal(name, 0.03, measuring, of=found, sides=(MEASURING, TRAIN))
 
 
 def workbench(bench: Bench, path: Path) -> Workbench:
     """What a run by the recipe works with, but for pre-trained weights."""
     device = bench.device
-    where = ["--trainer.accelerator=cpu"] if device.type == "cpu" else [f"--trainer.devices=[{device.index or 0}]"]
-    own = ["--backbone.pretrained=false", *where]
+    accelerator, number = ("cpu", "1") if device.type == "cpu" else ("gpu", f"[{device.index or 0}]")
+    own = ["--backbone.pretrained=false", f"--trainer.accelerator={accelerator}", f"--trainer.devices={number}"]
     settings = Settings.load(path, own)
     if bench.small:
         options = json.dumps(shrinking(settings.config.backbone.name))
@@ -84,11 +83,12 @@ def _calls(bench: Bench, work: Workbench, count: int) -> dict[str, Any]:
         outputs = model(images)
         return torch.stack([task.weight * task.loss(outputs[n], targets[n]) for n, task in model.tasks.items()]).sum()
 
-    gradients, batch = LoRAGradients(plain, config.adapter), to_batch(plain, raw, count, ())
+    gradients = LoRAGradients(plain, config.adapter)
+    estimator = MeanCosine(len(tasks), gradients.layout)
     return {
         TRAIN: Step(bench, model.parameters(), loss),
         FIT: lambda: fit_decoders(fitted, [raw], 1, config.decoder_fit.lr),
-        GRADIENTS: partial(run, gradients, batch),
+        MEASURING: lambda: collect(plain, gradients, estimator, [raw], count, (), None),
     }
 
 

@@ -58,8 +58,9 @@ def by_turns(calls: Mapping[str, Call], effort: Effort, device: torch.device) ->
     """
     rounds = effort.rounds(sum(_seconds(call, device) for call in calls.values()))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
     for round_ in range(rounds):
-        for name in calls if round_ % 2 else reversed(list(calls)):
+        for name in names if round_ % 2 else names[::-1]:
             seconds[name].append(_seconds(calls[name], device))
     return seconds
 
