@@ -152,10 +152,17 @@ def test_formats_for_programs(
         assert found["branched"]["reference"] == comparison.reference.id
 
 
+@pytest.mark.parametrize(("count", "quantile"), [(2, 12.706), (3, 4.303), (10, 2.262)])
+def test_the_interval_is_students(count: int, quantile: float) -> None:
+    assert Spread(0.0, 1.0, count).margin == pytest.approx(quantile / math.sqrt(count), rel=1e-3)
+
+
 def test_verdicts() -> None:
     assert verdict(Spread(1.0, 0.1, 4)) == "ahead"
     assert verdict(Spread(-1.0, 0.1, 4)) == "behind"
     assert verdict(Spread(0.1, 0.4, 4)) == "within noise"
+    assert verdict(Spread(0.0, 0.0, 2)) == "within noise"
+    assert verdict(Spread(1.0, 0.3, 2)) == "within noise"  # 4.7 standard errors are not enough for two seeds
     assert verdict(Spread.of([1.0])) == "one seed: undecided"
 
 

@@ -61,7 +61,7 @@ class StoredSamples(Dataset[Sample]):
     ) -> None:
         check_tasks(source.kinds, tasks)
         self.source, self.split, self.seed, self.on_bad = source, split, seed, on_bad
-        kinds = {task.name: task.target_kind for task in tasks}
+        kinds = {task.name: "lines" if task.thin_lines else task.target_kind for task in tasks}
         self.transform = Transform(kinds, image_size, mean, std, augmentation, interpolation)
         problems = source.describe_split(split)
         if on_bad == "refuse":

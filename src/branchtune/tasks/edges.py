@@ -37,6 +37,7 @@ class Edges(Task):
     """
 
     target_kind: ClassVar[TargetKind] = "values"
+    thin_lines: ClassVar[bool] = True
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     headline: ClassVar[str] = "best_f_dt"
     higher_is_better: ClassVar[bool] = True

@@ -54,6 +54,8 @@ class Task(ABC):
     image_target: ClassVar[Literal["class", "values"]] = "class"
     #: smallest and largest valid element of a target of "values"
     value_range: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
+    #: whether a target of "values" marks thin lines, which shrinking must not break
+    thin_lines: ClassVar[bool] = False
     #: key of `metrics()` that decides which of two models is better
     headline: ClassVar[str]
     higher_is_better: ClassVar[bool]
