@@ -203,6 +203,18 @@ def test_random_trees_have_the_counts_and_vary_with_the_seed(counts: tuple[int, 
     assert (len(set(trees)) == 1) == (counts == (4, 4, 4, 4))
 
 
+def test_random_trees_are_drawn_without_replacement_and_without_the_planned_one() -> None:
+    tasks, counts = ["a", "b", "c", "d"], (1, 2, 2, 2)
+    trees = [random_tree(tasks, counts, seed) for seed in range(7)]
+    assert len(set(trees)) == 7  # all there are
+    assert random_tree(tasks, counts, 7) == trees[0]
+    others = {random_tree(tasks, counts, seed, but=[trees[2]]) for seed in range(6)}
+    assert others == set(trees) - {trees[2]}
+    only = random_tree(tasks, (1, 1, 1, 1), 0)
+    assert random_tree(tasks, (1, 1, 1, 1), 0, but=[only]) == only
+    assert random_tree(tasks, counts, 20261123) in trees
+
+
 @pytest.mark.parametrize("counts", [(), (0, 1), (2, 1), (1, 5)])
 def test_counts_that_no_tree_has(counts: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="do not decrease"):

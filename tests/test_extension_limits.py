@@ -75,11 +75,10 @@ def test_what_cannot_be_added(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"adapter": bt.Comb(r=2, r_task=2)}, r"Comb gives every task a stream of its own"),
         ({"adapter": None}, r"the model has no adapters"),
         ({"adapter": None, "train_backbone": True}, r"the model has no adapters"),
     ],
-    ids=["comb", "decoders", "full"],
+    ids=["decoders", "full"],
 )
 def test_a_model_that_cannot_fork_says_so(arguments: dict[str, Any], reason: str) -> None:
     model = small_model(tree=None, **arguments)

@@ -80,14 +80,15 @@ def tree_cost(spec: BackboneSpec, tree: TaskTree, adapter: Adapter | None) -> Tr
     """The predicted cost of `tree` on the traced backbone; the built model matches it exactly."""
     costs = level_costs(spec, adapter)
     nodes = tuple((node, costs[node.level]) for node in tree.nodes())
-    streams: tuple[LevelCost, ...] = ()
-    if adapter is not None:
-        streams = tuple(
-            LevelCost(
-                len(tree.tasks) * adapter.stream_parameters(spec, level.index),
-                0,
-                len(tree.tasks) * adapter.stream_macs(spec, level.index),
-            )
-            for level in spec.levels
-        )
+    streams = () if adapter is None else stream_costs(spec, adapter, len(tree.tasks))
     return TreeCost(nodes, spec.stem_macs, spec.macs, streams)
+
+
+def stream_costs(spec: BackboneSpec, adapter: Adapter, tasks: int) -> tuple[LevelCost, ...]:
+    """What the streams of that many tasks add at each level, whatever their tree."""
+    return tuple(
+        LevelCost(
+            tasks * adapter.stream_parameters(spec, level.index), 0, tasks * adapter.stream_macs(spec, level.index)
+        )
+        for level in spec.levels
+    )

@@ -36,9 +36,8 @@ def add_task(
     Optimizers of the old model do not know the new one.
 
     Args:
-        model: any trained model. One without adapters (decoders only, full fine-tuning) and one whose tasks have
-            streams (Comb) cannot fork: there the new task shares all levels. A fully fine-tuned backbone is then
-            copied, and at rest under train="new".
+        model: any trained model. One without adapters (decoders only, full fine-tuning) cannot fork: there the new
+            task shares all levels. A fully fine-tuned backbone is then copied, and at rest under train="new".
         task: of a name that the model does not have.
         like: the task whose path it follows.
         levels: how many levels it shares, 0 to the number of levels: that number shares everything.
@@ -163,12 +162,11 @@ def _rebuilt(
 
 
 def _check_forks(model: MultiTaskModel, tree: TaskTree) -> None:
-    if model.adapter is not None and model.backbone.streams is None:
-        return
-    if max(tree.group_counts) > 1:
-        family = type(model.adapter).__name__
-        why = "the model has no adapters" if model.adapter is None else f"{family} gives every task a stream of its own"
-        raise UserError(f"{why}, its tree cannot fork: a new task can only share all levels (levels={tree.num_levels})")
+    if model.adapter is None and max(tree.group_counts) > 1:
+        raise UserError(
+            "the model has no adapters, its tree cannot fork: a new task can only share all levels "
+            f"(levels={tree.num_levels})"
+        )
 
 
 def _key_of(model: MultiTaskModel, task: str, key: str) -> str:

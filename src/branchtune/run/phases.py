@@ -14,6 +14,7 @@ from safetensors.torch import save as to_bytes
 
 from branchtune.affinity import Affinity, measure_affinity
 from branchtune.atomic import write_bytes
+from branchtune.config import PLANNED
 from branchtune.decoder_fit import fit_decoders
 from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import evaluate
@@ -26,7 +27,7 @@ from branchtune.run.manifest import manifest
 from branchtune.run.results import Results, measure_cost
 from branchtune.run.team import together
 from branchtune.run.unchanged import check_unchanged
-from branchtune.run.workbench import PLANNED, Workbench
+from branchtune.run.workbench import Workbench
 from branchtune.settings import Settings
 from branchtune.training.processes import rank_and_count
 from branchtune.training.train import Training, train

@@ -16,14 +16,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from branchtune.adapters.adapter import Adapter
-from branchtune.adapters.comb import Comb
 from branchtune.affinity import Affinity
 from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.statistics import image_statistics
 from branchtune.backbone.trace import trace_backbone
-from branchtune.config import RunConfig
+from branchtune.config import PLANNED, RunConfig
 from branchtune.data.problems import Problem, describe_skipped
 from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
@@ -40,8 +39,6 @@ from branchtune.training.processes import rank_and_count
 from branchtune.tree import TaskTree
 
 PHASES = ("decoders", "affinity", "train")
-# Methods whose tree comes from the measured affinity.
-PLANNED = ("branched", "random", "anti")
 
 
 class Workbench:
@@ -135,7 +132,7 @@ class Workbench:
             return self.start.tree
         planned = self._planned(affinity)
         if self.config.method == "random":
-            return random_tree(self.names, planned.group_counts, self.config.seed)
+            return random_tree(self.names, planned.group_counts, self.config.seed, but=[planned])
         if self.config.method == "anti" and affinity is not None:
             return anti_affinity_tree(affinity, planned.group_counts)
         return planned
@@ -148,7 +145,7 @@ class Workbench:
             raise UserError("no tree is chosen: set tree.groups, tree.budget, tree.budget_params or tree.levels")
         return plan(
             affinity,
-            adapter=self.config.adapter,
+            adapter=self.config.family,
             groups=wanted.groups,
             budget=wanted.budget,
             budget_params=wanted.budget_params,
@@ -276,7 +273,7 @@ class Workbench:
         if self.start is not None:
             return self.start.saved.adapter
         config = self.config
-        adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
+        adapter = config.family
         if self.adapter_limit is None:
             return adapter
         budget = config.tree.budget if config.method in PLANNED else None
