@@ -33,7 +33,8 @@ class Task(ABC):
             return masked_l1(output[:, 0], target, ~target.isnan())
 
         def metrics(self):
-            return {"mae": MeanHeightError()}  # any torchmetrics.Metric that skips NaN targets
+            # any torchmetrics.Metric that skips NaN targets
+            return {"mae": MeanHeightError()}
 
     task = Height("height", out_channels=1)
     ```
@@ -43,7 +44,7 @@ class Task(ABC):
             `_` and `-`; not "image" or "id", which a sample uses for itself.
         out_channels: channels C of the raw output, `[B, C, H, W]` for a dense task and `[B, C]` for an
             image-level one.
-        weight: factor w_t of this task's loss in the training objective sum_t w_t L_t.
+        weight: factor w_t of this task's loss in the training objective `sum_t w_t L_t`.
 
     Attributes:
         target_kind: how the target behaves under resizing, flipping and zooming, and whether it is a map at all:
