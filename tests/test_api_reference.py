@@ -1,4 +1,4 @@
-"""The API reference lists what users import, and nothing else."""
+"""The API reference lists what users import, and what it lists exists."""
 
 from __future__ import annotations
 
