@@ -25,6 +25,7 @@ class LevelCost:
 
     @property
     def macs(self) -> int:
+        """Multiply-accumulates of both."""
         return self.frozen_macs + self.adapter_macs
 
 
@@ -77,7 +78,13 @@ def level_costs(spec: BackboneSpec, adapter: Adapter | None) -> tuple[LevelCost,
 
 
 def tree_cost(spec: BackboneSpec, tree: TaskTree, adapter: Adapter | None) -> TreeCost:
-    """The predicted cost of `tree` on the traced backbone; the built model matches it exactly."""
+    """The predicted cost of a tree, without decoders; the built model matches it exactly.
+
+    Args:
+        spec: the traced backbone.
+        tree: whose nodes are counted.
+        adapter: what each of them trains; None for a plain backbone.
+    """
     costs = level_costs(spec, adapter)
     nodes = tuple((node, costs[node.level]) for node in tree.nodes())
     streams = () if adapter is None else stream_costs(spec, adapter, len(tree.tasks))

@@ -86,6 +86,10 @@ def remove_task(model: MultiTaskModel, name: str) -> MultiTaskModel:
     larger matrices, whose rounding may differ. What trains is what trained before, or everything where nothing but the
     removed task did.
 
+    Args:
+        model: any trained model.
+        name: of the task to leave out.
+
     Raises:
         UserError: there is no such task, or it is the only one.
     """
@@ -110,6 +114,10 @@ def training_only(model: MultiTaskModel, tasks: Collection[str] | None) -> Multi
 
     Their decoders train, the nodes that no other task uses and, with all tasks, extras and backbone.
 
+    Args:
+        model: any trained model.
+        tasks: names of those that train; None for all.
+
     Raises:
         UserError: no task, or an unknown one.
     """
@@ -125,9 +133,14 @@ def continued_nodes(old: TaskTree, new: TaskTree) -> dict[str, str]:
 
     It renames the adapters of a state dict after tasks have joined or left: `backbone.adapters.<key>.<site>.<tensor>`.
 
-    >>> old = TaskTree([[["a", "b"]], [["a"], ["b"]]])
-    >>> continued_nodes(old, old.with_task("c", like="a", levels=1))
-    {'0/a+b+c': '0/a+b', '1/a': '1/a', '1/b': '1/b'}
+    Args:
+        old: the tree before.
+        new: the tree after.
+
+    Examples:
+        >>> old = TaskTree([[["a", "b"]], [["a"], ["b"]]])
+        >>> continued_nodes(old, old.with_task("c", like="a", levels=1))
+        {'0/a+b+c': '0/a+b', '1/a': '1/a', '1/b': '1/b'}
     """
     continued = {}
     for node in new.nodes():

@@ -66,7 +66,16 @@ class TaskMetrics:
 def evaluate(
     model: MultiTaskModel, batches: Iterable[Mapping[str, Any]], advance: Advance | None = None
 ) -> dict[str, dict[str, float]]:
-    """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored."""
+    """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored.
+
+    Args:
+        model: on any device; the metrics are computed on the CPU.
+        batches: as `Collate` makes them; a sample without a task's label is skipped there.
+        advance: called after every batch.
+
+    Returns:
+        Per task its metrics by name, and `loss`, the batches' mean, weighted by their labelled samples.
+    """
     metrics = TaskMetrics(model.tasks.values(), final=True)
     device = next(model.parameters()).device
     training = model.training

@@ -28,7 +28,8 @@ class LowMemoryModel(ModelSnapshot):
     Attributes:
         precision: of the stored weights.
         num_stored: how many layers have theirs stored so.
-        bytes_before, bytes_after: memory of the backbone, without adapters.
+        bytes_before: memory of the backbone, without adapters, as it was.
+        bytes_after: the same now.
     """
 
     def __init__(

@@ -64,7 +64,9 @@ class Served:
 
     Args:
         name: shown to people.
+        model: on `device`.
         transform: pixels to what the model takes.
+        device: where the batches go.
         examples: images to try.
     """
 
@@ -114,6 +116,7 @@ class Served:
         )
 
     def describe(self, limits: Limits) -> ModelDescription:
+        """What `GET /model` answers."""
         return ModelDescription(
             name=self.name,
             backbone=self.model.spec.name,

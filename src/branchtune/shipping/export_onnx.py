@@ -38,7 +38,7 @@ def export_onnx(
 
     Any batch, one image size; what tasks share is computed once. The file's metadata properties `tasks`, `kinds`,
     `image_size`, `mean`, `std` and `branchtune_version` hold JSON: images enter as (pixels in [0, 1] - mean) / std. The
-    file is written only if onnxruntime runs it and agrees with the model, see `check_outputs`.
+    file is written only if onnxruntime runs it and agrees with the model on batches of 1, 2 and 3 random images.
 
     Args:
         model: trained; it is left as it was.

@@ -69,7 +69,7 @@ def export_peft(
 
     Raises:
         UserError: peft is missing; the path is taken or cannot be written; an unknown task; adapters or extras that
-            PEFT cannot hold (see `check_method`); features that differ from the model's.
+            PEFT cannot hold; features that differ from the model's.
     """
     check_installed("exporting PEFT adapters", "peft", "peft")
     path = check_output(path, overwrite)

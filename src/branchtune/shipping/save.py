@@ -35,13 +35,13 @@ def save_pretrained(
     Args:
         model: any model, also one whose backbone cannot be created again: then the card says that it must be passed.
         path: a new folder, or one of a model saved before, which is replaced.
-        card: the text of README.md; default: `model_card`.
+        card: the text of README.md; default: one made from the model.
         metrics: by task, such as `evaluate` returns, for the card.
         name: by which the card loads the model; default: that of the folder.
 
     Raises:
         UserError: a merged or low-memory model; the folder holds something else or cannot be written; a task, adapter
-            or decoder of the user's own that cannot be described (see `describe`).
+            or decoder of the user's own whose arguments are no attributes of the same names, or that JSON cannot hold.
     """
     if isinstance(model, ModelSnapshot):
         raise UserError(

@@ -33,7 +33,8 @@ class Task(ABC):
             return masked_l1(output[:, 0], target, ~target.isnan())
 
         def metrics(self):
-            return {"mae": MeanHeightError()}  # any torchmetrics.Metric that skips NaN targets
+            # any torchmetrics.Metric that skips NaN targets
+            return {"mae": MeanHeightError()}
 
     task = Height("height", out_channels=1)
     ```
@@ -43,20 +44,24 @@ class Task(ABC):
             `_` and `-`; not "image" or "id", which a sample uses for itself.
         out_channels: channels C of the raw output, `[B, C, H, W]` for a dense task and `[B, C]` for an
             image-level one.
-        weight: factor w_t of this task's loss in the training objective sum_t w_t L_t.
+        weight: factor w_t of this task's loss in the training objective `sum_t w_t L_t`.
+
+    Attributes:
+        target_kind: how the target behaves under resizing, flipping and zooming, and whether it is a map at all:
+            "classes" int64 `[H, W]`, 255 ignored; "values" float `[H, W]`, "depth" float `[H, W]` metres and "normals"
+            float `[3, H, W]`, NaN ignored; "image" one label per image.
+        image_target: the label of an "image" task: "class" int64 scalar, -100 ignored, or "values" float `[C]`, NaN
+            ignored.
+        value_range: smallest and largest valid element of a target of "values".
+        thin_lines: whether a target of "values" marks thin lines, which shrinking must not break.
+        headline: key of `metrics()` that decides which of two models is better.
+        higher_is_better: the direction of the headline.
     """
 
-    #: how the target behaves under resizing, flipping and zooming, and whether it is a map at all: "classes"
-    #: int64 [H, W], 255 ignored; "values" float [H, W], "depth" float [H, W] metres and "normals" float [3,
-    #: H, W], NaN ignored; "image" one label per image.
     target_kind: ClassVar[TargetKind] = "values"
-    #: the label of an "image" task: "class" int64 scalar, -100 ignored, or "values" float [C], NaN ignored
     image_target: ClassVar[Literal["class", "values"]] = "class"
-    #: smallest and largest valid element of a target of "values"
     value_range: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
-    #: whether a target of "values" marks thin lines, which shrinking must not break
     thin_lines: ClassVar[bool] = False
-    #: key of `metrics()` that decides which of two models is better
     headline: ClassVar[str]
     higher_is_better: ClassVar[bool]
 
@@ -127,7 +132,8 @@ class Task(ABC):
 
         Args:
             target: the target of one sample, without a batch dimension.
-            height, width: size of the sample's image in pixels; an image-level target has no use for it.
+            height: of the sample's image in pixels; an image-level target has no use for it.
+            width: likewise.
         """
         from branchtune.tasks import targets
 

@@ -35,7 +35,9 @@ class MultiTaskModule(L.LightningModule):
             manual optimisation; clipping and accumulation are then done here, so that both keys mean the same.
         schedule: of the learning rate, per optimiser step.
         seed: dropout and drop-path of an epoch derive from (seed, epoch), so that a resumed run repeats them.
-        gradient_clip_val, accumulate_grad_batches: for manual optimisation only; otherwise the Trainer has them.
+        gradient_clip_val: largest norm of the tasks' summed gradient, for manual optimisation only; otherwise the
+            Trainer has it.
+        accumulate_grad_batches: batches of one step, likewise.
     """
 
     def __init__(
