@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,13 +57,13 @@ class ImageOutput:
             UserError: a user's own task returns something else.
         """
         if self.task.target_kind in ("classes", "normals"):
-            return torch.cat([self._predicted(strip) for strip in self.strips()], dim=-2)
+            return self._joined(self._predicted(strip) for strip in self.strips())
         own = full_precision(self.raw[None])
         return self._predicted(self.task.activate(resize(own, self.size) if self.task.dense else own))
 
     def scores(self) -> Tensor:
         """What the model returns for a map, at the image's size, on the CPU: `[C, H, W]`; a large one in `strips`."""
-        return torch.cat([strip[0].float().cpu() for strip in self.strips()], dim=1)
+        return self._joined(strip[0].float().cpu() for strip in self.strips())
 
     def strips(self) -> Iterator[Tensor]:
         """What the model returns for a map at the image's size, a few rows at a time, from above: `[1, C, rows, W]`."""
@@ -71,6 +71,16 @@ class ImageOutput:
         rows = max(1, STRIP // (own.shape[1] * width))
         for top in range(0, height, rows):
             yield self.task.activate(resized_rows(own, self.size, range(top, min(top + rows, height))))
+
+    def _joined(self, strips: Iterable[Tensor]) -> Tensor:
+        """Strips below each other, each of them in memory once."""
+        whole, top = torch.empty(0), 0
+        for strip in strips:
+            if not top:
+                whole = strip.new_empty(*strip.shape[:-2], *self.size)
+            whole[..., top : top + strip.shape[-2], :] = strip
+            top += strip.shape[-2]
+        return whole
 
     def _predicted(self, output: Tensor) -> Tensor:
         found = self.task.prediction(output)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 Format = Literal["png", "npy", "json"]
-Number = float | None  # null where it is not finite
+Number = int | float | None  # null where it is not finite
 Map = list[list[Number]]
 
 
