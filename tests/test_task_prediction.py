@@ -64,6 +64,9 @@ def test_the_smallest_type_that_holds_all_classes(count: int, dtype: torch.dtype
     found = Classes("c", count).prediction(scores)
     assert found.dtype == dtype
     assert found.numpy().item() == count - 1
+    output = ImageOutput(Classes("c", count), scores[0], (2, 3)).prediction()
+    assert output.dtype == dtype
+    assert picture(Classes("c", count), output).shape == (2, 3, 3)
 
 
 def grey(task: bt.Task, values: list[float]) -> list[int]:

@@ -49,8 +49,9 @@ def target_picture(kind: TargetKind, target: Tensor, channels: int, limits: Limi
     Values are scaled to `limits`, by default to their own range unless they are in [0, 1].
     """
     if kind == "classes":
-        ignored = target == IGNORED_CLASS
-        coloured = class_colours(channels)[torch.where(ignored, 0, target).long().numpy()]
+        classes = target.long()
+        ignored = classes == IGNORED_CLASS
+        coloured = class_colours(channels)[torch.where(ignored, 0, classes).numpy()]
     elif kind == "normals":
         ignored = target.isnan().any(dim=0)
         coloured = _bytes((target.nan_to_num().permute(1, 2, 0) + 1) / 2)

@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor
@@ -151,7 +152,8 @@ def _encoded(task: Task, raw: Tensor, request: Request) -> TaskOutput:
         value = output.scores()
     else:
         value = output.prediction()
-    answer = TaskOutput(shape=list(value.shape), low=_finite(value.min()), high=_finite(value.max()))
+    array = value.numpy()
+    answer = TaskOutput(shape=list(value.shape), low=_finite(array.min()), high=_finite(array.max()))
     if request.format == "npy":
         answer.npy = b64encode(npy_bytes(value)).decode()
     if request.format == "png" and task.dense:
@@ -161,5 +163,5 @@ def _encoded(task: Task, raw: Tensor, request: Request) -> TaskOutput:
     return answer
 
 
-def _finite(value: Tensor) -> float | None:
+def _finite(value: np.generic) -> float | None:
     return float(value) if math.isfinite(value) else None
