@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import timm
 import torch
 from torch import Tensor
@@ -163,5 +162,5 @@ def _encoded(task: Task, raw: Tensor, request: Request) -> TaskOutput:
     return answer
 
 
-def _finite(value: np.generic) -> float | None:
+def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
