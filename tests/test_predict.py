@@ -46,12 +46,12 @@ def predicted(run: Path, folder: Path, size: tuple[int, int]) -> tuple[dict[str,
 def test_it_is_what_the_loaded_model_returns(run: Path, tmp_path: Path) -> None:
     arrays, outputs = predicted(run, tmp_path, (32, 32))
     for name, array in arrays.items():
-        np.testing.assert_allclose(array, outputs[name][0].numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(array, outputs[name][0].numpy().squeeze(), rtol=1e-4, atol=1e-5)
 
 
 def test_normals_have_unit_length_and_depth_is_activated_at_another_size(run: Path, tmp_path: Path) -> None:
     arrays, _ = predicted(run, tmp_path, (48, 80))
-    assert arrays["depth"].shape == (1, 48, 80)
+    assert arrays["depth"].shape == (48, 80)
     assert (arrays["depth"] > 0).all()
     np.testing.assert_allclose(np.linalg.norm(arrays["normals"], axis=0), 1, atol=1e-5)
 

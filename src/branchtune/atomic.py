@@ -18,6 +18,7 @@ from branchtune.errors import UserError
 _ADVICE = {
     errno.ENOSPC: "free some space there or choose another folder",
     errno.EDQUOT: "free some space there or choose another folder",
+    errno.ENAMETOOLONG: "give it a shorter name",
     errno.EFBIG: "raise the limit on file sizes or choose another disk",
 }
 _TORCH_WRITE_FAILURES = ("inline_container", "PytorchStreamWriter")

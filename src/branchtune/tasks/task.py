@@ -91,6 +91,22 @@ class Task(ABC):
         """Decoder output -> what the model returns, of the same shape; the identity unless overridden."""
         return raw
 
+    def prediction(self, output: Tensor) -> Tensor:
+        """What the model returns -> what it predicts, in the unit of the target: for pictures, files and pages.
+
+        By default, by `target_kind`: "classes" gives the class with the largest score, in the smallest unsigned
+        integer type, `[B, H, W]`; "values" and "depth" what the model returns, `[B, H, W]` where it has one channel;
+        "normals" `[B, 3, H, W]`; "image" `[B, C]`, the probabilities of a class by softmax, or the values. Override it
+        where this is not so, such as for logits of a probability: `return output[:, 0].sigmoid()`.
+
+        Args:
+            output: `[B, C, H, W]` or `[B, C]`. For classes and normals it may be a strip of a large image: each
+                pixel counts by itself.
+        """
+        from branchtune.tasks.prediction import default_prediction
+
+        return default_prediction(self, output)
+
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Scalar loss, a mean over the labelled elements of the batch.
