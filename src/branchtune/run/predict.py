@@ -103,7 +103,7 @@ def predict(
         hashes["precision"] = low_memory
     folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, images, overwrite, sheet, scores)
     todo = [path for path in images if not folder.has(path.stem)]
-    files = _ImageFiles(todo, Transform({}, config.data.image_size, *bench.normalisation), sheet is not None, scored)
+    files = _ImageFiles(todo, bench.image_transform, sheet is not None, scored)
     loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=list)
     skipped = []
     with reporter.track("predict", len(todo)) as advance:

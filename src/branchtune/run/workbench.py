@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from branchtune.adapters.adapter import Adapter
 from branchtune.affinity import Affinity
-from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.statistics import image_statistics
 from branchtune.backbone.trace import trace_backbone
 from branchtune.config import PLANNED, RunConfig
 from branchtune.data.problems import Problem, describe_skipped
+from branchtune.data.transforms import Transform
 from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
@@ -31,6 +31,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.planning import anti_affinity_tree, plan, random_tree
 from branchtune.planning.ranks import with_ranks_within
 from branchtune.progress import Reporter
+from branchtune.run.adapter_limit import adapter_limit
 from branchtune.run.loaders import ALL, SampleSource, check_sizes, eval_loader, make_dataset, prepare, train_loader
 from branchtune.run.packaged import packaged_reference
 from branchtune.run.start import Start
@@ -119,6 +120,12 @@ class Workbench:
             unrelated = Affinity.from_matrix(self.names, np.eye(len(self.names)), self.spec)
             tree = self.plan(unrelated) if plans else TaskTree.shared(self.names, self.depth)
         self.build(tree)
+
+    @property
+    def image_transform(self) -> Transform:
+        """What evaluation does to an image, for one that has no labels."""
+        data = self.config.data
+        return Transform({}, data.image_size, *self.normalisation, interpolation=data.interpolation)
 
     @property
     def measures(self) -> bool:
@@ -282,16 +289,4 @@ class Workbench:
     @cached_property
     def adapter_limit(self) -> int | None:
         """What `adapter_share` leaves to the adapters beside the extras; None where it is not set."""
-        share = self.config.adapter_share
-        if share is None:
-            return None
-        sizes = {name: parameter.numel() for name, parameter in self.backbone.named_parameters()}
-        inside = sum(sizes[name] for name in self.spec.parameters)
-        extras = sum(sizes[name] for name in extra_parameters(self.backbone, self.spec, self.config.extras))
-        limit = int(share * inside) - extras
-        if limit < 1:
-            raise UserError(
-                f"adapter_share={share:g} of the backbone's {inside:,} parameters leaves nothing for adapters beside "
-                f"{extras:,} parameters of extras: raise it, or train fewer extras"
-            )
-        return limit
+        return adapter_limit(self.config, self.backbone, self.spec)
