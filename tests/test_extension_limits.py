@@ -91,6 +91,8 @@ def test_what_cannot_be_removed_or_trained() -> None:
     model = trained()
     with pytest.raises(UserError, match=r"unknown task 'd'"):
         model.remove_task("d")
+    with pytest.raises(UserError, match=r"unknown task \['a'\]"):
+        model.remove_task(["a"])  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"'c' is the only task: a model needs at least one"):
         model.remove_task("a").remove_task("b").remove_task("c")
     for tasks, message in (([], "train_tasks="), ("a", "train_tasks='a': pass a list"), (["d"], "in train_tasks 'd'")):

@@ -93,7 +93,7 @@ def remove_task(model: MultiTaskModel, name: str) -> MultiTaskModel:
     Raises:
         UserError: there is no such task, or it is the only one.
     """
-    if name not in model.tasks:
+    if not isinstance(name, str) or name not in model.tasks:
         raise unknown("task", name, model.tasks)
     rest = [task for task in model.tasks.values() if task.name != name]
     if not rest:

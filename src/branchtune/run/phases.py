@@ -70,10 +70,10 @@ class Phases:
 
     def _trained_together(self) -> tuple[MultiTaskModel, Training]:
         """By all processes of the run, of which this is the first; alone again when it returns."""
-        with together(self.bench.device) as wait:
+        with together(self.bench.device) as connect:
             model = self._noted()
             self.decoders()
-            wait()  # for the others, which read what was written until here
+            connect()  # with the others, which read what was written until here
             self._load_decoders(model)
             return model, self._train(model)
 
@@ -91,8 +91,8 @@ class Phases:
         """The share of a process that is not the first one: it trains, and writes nothing."""
         if self._nothing_new():
             return
-        with together(self.bench.device) as wait:
-            wait()
+        with together(self.bench.device) as connect:
+            connect()
             model = self._prepared()
             self._load_decoders(model)
             self._train(model)

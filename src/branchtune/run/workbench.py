@@ -108,7 +108,7 @@ class Workbench:
         """
         from branchtune.training.trainer import build_trainer  # Lightning, which evaluating and predicting do without
 
-        build_trainer(self.config, self.device, [], Path(self.config.output) / self.config.name)
+        build_trainer(self.config, choose_device(self.config.trainer), [], Path(self.config.output) / self.config.name)
         _ = self.reference
         skips = self.config.data.on_bad == "skip" and self.config.data.kind != "scenes"
         # Which samples are left belongs to the manifest that begins a run.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from branchtune.atomic import replace_file
+from branchtune.atomic import other_work, replace_file
 from branchtune.model import MultiTaskModel
 from branchtune.shipping.export_path import check_output
 from branchtune.shipping.export_report import GraphReport
@@ -52,6 +52,7 @@ def export_torch(
     with replace_file(path) as temporary:
         with temporary.open("wb") as file, quiet():
             torch.export.save(graph.program, file, extra_files=extra)
-        with temporary.open("rb") as file, quiet():
-            run = torch.export.load(file).module()
-        return GraphReport.of(path, temporary, run, graph, "torch.export", "exported")
+        with other_work():
+            with temporary.open("rb") as file, quiet():
+                run = torch.export.load(file).module()
+            return GraphReport.of(path, temporary, run, graph, "torch.export", "exported")

@@ -31,8 +31,8 @@ def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
     if repeated:
         raise UserError(f"two tasks are named {repeated[0]!r}: give each its own name")
     for name in names:
-        if hasattr(nn.ModuleDict, name):
-            raise UserError(f"a task cannot be named {name!r}, which is a method of torch's modules: rename it")
+        if hasattr(nn.ModuleDict(), name):
+            raise UserError(f"a task cannot be named {name!r}, which is an attribute of torch's modules: rename it")
     return dict(zip(names, tasks, strict=True))
 
 
