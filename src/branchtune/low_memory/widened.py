@@ -22,7 +22,8 @@ def keep_bfloat16(layer: Any, bits: Tensor) -> None:
     del layer.weight
     layer.register_buffer("weight_bits", bits)
     layer.register_buffer("weight_like", like, persistent=False)
-    layer.__class__ = _class_with_bits(type(layer))
+    kind: Any = type(layer)
+    layer.__class__ = _class_with_bits(kind)
 
 
 class _Widened:

@@ -56,7 +56,8 @@ def running_error(error: Exception, module: Outputs) -> UserError:
     if isinstance(error, UserError):
         return error
     where, line = _place(error, module)
-    return UserError(f"{where} fails{line} with {type(error).__name__}: {_first_line(error)}; export a model that runs")
+    reason = f"{type(error).__name__}: {_first_line(error)}"
+    return UserError(f"{where} fails{line} with {reason}; export a model that runs on images alone")
 
 
 def conversion_error(error: BaseException, program: ExportedProgram) -> UserError:
