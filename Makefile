@@ -69,7 +69,7 @@ test-browser: $(DEV_STAMP)  ## set up, then open the report and the page in Chro
 
 docs: $(DEV_STAMP)  ## set up, then build the documentation into build/site
 	@echo "== docs: mkdocs build --strict"
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "== docs: open build/site/index.html; search needs a server: $(BIN)/mkdocs serve"
 
 check: $(DEV_STAMP)  ## lint, verify the formatting and check the types

@@ -1,5 +1,7 @@
 """Compare a regenerated comparison with the committed one: every delta_m within twice its standard error over seeds.
 
+The standard error itself must be below one point, or agreement would say nothing.
+
 python scripts/check_results.py NEW/comparison.json results/scenes/comparison.json
 """
 
@@ -13,32 +15,39 @@ from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Row, rows
 from branchtune.errors import UserError
 from branchtune.progress import Reporter
+from branchtune.settings import Settings
 from branchtune.tables.cells import Cells
 
+LARGEST_ERROR = 1.0  # points of delta_m
 
-def check(new: Comparison, committed: Comparison) -> list[list[str]]:
+
+def check(new: Comparison, committed: Comparison, largest_error: float) -> list[list[str]]:
     """One line for each committed method: both means, twice the standard error, and whether they agree."""
     if len(committed.seeds) < 2:
         raise UserError("the committed comparison has one seed: there is no standard error to compare with")
-    if (new.config, new.seeds) != (committed.config, committed.seeds):
+    # Parsed: a key that is new since then has its default.
+    configs = [Settings.parse(comparison.config).text() for comparison in (new, committed)]
+    if configs[0] != configs[1] or new.seeds != committed.seeds:
         raise UserError("the two comparisons have different configurations or seeds")
     found = {row.method: row for row in rows(new)}
-    return [_line(row, found.get(row.method)) for row in rows(committed)]
+    return [_line(row, found.get(row.method), largest_error) for row in rows(committed)]
 
 
-def _line(row: Row, again: Row | None) -> list[str]:
+def _line(row: Row, again: Row | None, largest_error: float) -> list[str]:
     allowed = 2 * row.delta_m.error
     title, old = TITLES[row.method], f"{row.delta_m.mean:+.2f}"
     if again is None:
         return [title, old, "-", f"{allowed:.2f}", "missing"]
+    if row.delta_m.error >= largest_error:
+        return [title, old, f"{again.delta_m.mean:+.2f}", f"{allowed:.2f}", "TOO NOISY"]
     # The single-task models are the zero of their own delta_m, up to rounding.
     agree = abs(again.delta_m.mean - row.delta_m.mean) <= max(allowed, 1e-9)
     return [title, old, f"{again.delta_m.mean:+.2f}", f"{allowed:.2f}", "agrees" if agree else "DIFFERS"]
 
 
-def main(new: str, committed: str) -> int:
+def main(new: str, committed: str, largest_error: float = LARGEST_ERROR) -> int:
     try:
-        lines = check(Comparison.load(Path(new)), Comparison.load(Path(committed)))
+        lines = check(Comparison.load(Path(new)), Comparison.load(Path(committed)), largest_error)
     except UserError as error:
         print(f"check_results: {error}", file=sys.stderr)
         return 2

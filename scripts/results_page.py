@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from branchtune.atomic import write_text
+from branchtune.comparison.methods import TITLES
 from branchtune.comparison.outcome import outcome
 from branchtune.comparison.result import Comparison
+from branchtune.comparison.summary import advantage
+from branchtune.comparison.tables import DIFFERENCE, difference
+from branchtune.tables.cells import Cells
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
+CLAIMS = ("shared", "separate", "full", "random")  # which the planned tree is to beat
 
 
 def page() -> str:
-    """The page: what docs/results_head.md says, then the tables of every comparison."""
-    parts = [(ROOT / "docs" / "results_head.md").read_text(encoding="utf-8").rstrip()]
-    for path in sorted((ROOT / "results").glob("*/comparison.json")):
-        comparison = Comparison.load(path)
+    """The page: what docs/results_head.md says, the claims, then the tables of every comparison."""
+    found = {path: Comparison.load(path) for path in sorted((ROOT / "results").glob("*/comparison.json"))}
+    head = (ROOT / "docs" / "results_head.md").read_text(encoding="utf-8").rstrip()
+    parts = [head, claims(list(found.values())).markdown()]
+    for path, comparison in found.items():
         text = path.with_name("README.md")
         parts.append(f"## {comparison.name}")
         if text.exists():
@@ -30,6 +37,21 @@ def page() -> str:
         if path.with_name("pareto.svg").exists():
             parts.append(f"![Δm against cost](../{path.parent.relative_to(ROOT).as_posix()}/pareto.svg)")
     return "\n\n".join(parts) + "\n"
+
+
+def claims(comparisons: Sequence[Comparison]) -> Cells:
+    """Of each claim and comparison: the difference of delta_m in points."""
+    body = [
+        [
+            TITLES[other],
+            found.name,
+            str(len(found.seeds)),
+            *difference(advantage(found, "branched", other)),
+        ]
+        for other in CLAIMS
+        for found in comparisons
+    ]
+    return Cells("", ["planned tree minus", "on", "seeds", *DIFFERENCE], body, labels=2)
 
 
 def _moved(text: str, folder: Path) -> str:

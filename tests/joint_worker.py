@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torchmetrics import Metric
 
 import branchtune as bt
 from branchtune.evaluation.evaluate import TaskMetrics
 from branchtune.joint import joint_step
 from branchtune.training.losses import task_losses
+from branchtune.training.module import MultiTaskModule
 from branchtune.training.processes import ddp_options
+from branchtune.training.schedule import Schedule
 from branchtune.training.task_gradients import joint_gradients, task_gradients
 from small_model import small_model
 
@@ -28,14 +33,39 @@ class OwnMean(bt.Depth):
         return (output[:, 0] - target)[~target.isnan()].abs().mean()
 
 
+class OwnMetric(Metric):
+    """A user's own, which keeps what it has seen, and fails where it has seen nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("seen", [], dist_reduce_fx="cat")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        self.seen.append(target[~target.isnan()].float())
+
+    def compute(self) -> Tensor:
+        seen = torch.cat(self.seen) if isinstance(self.seen, list) else self.seen
+        return seen.sum() / len(seen)
+
+
+class OwnNormals(bt.Normals):
+    def metrics(self) -> dict[str, Metric]:
+        return {**super().metrics(), "own": OwnMetric()}
+
+
+class OwnEdges(bt.Edges):
+    def metrics(self) -> dict[str, Metric]:
+        return {**super().metrics(), "own": OwnMetric()}
+
+
 def model_and_batch() -> tuple[bt.MultiTaskModel, dict[str, Any]]:
     """Labels differ in number; `d` has one in the first half of the batch only, `e` has none, `f` is a user's own."""
     tasks = [
         bt.Depth("a"),
         bt.Saliency("b"),
         bt.SemanticSegmentation("c", num_classes=3),
-        bt.Normals("d"),
-        bt.Edges("e"),
+        OwnNormals("d"),
+        OwnEdges("e"),
         OwnMean("f"),
     ]
     names = [[task.name for task in tasks]]
@@ -94,8 +124,45 @@ def metrics_of(model: bt.MultiTaskModel, batches: list[dict[str, Any]]) -> dict[
     for batch in batches:
         with torch.no_grad():
             metrics.update(model(batch["image"]), batch)
-    with joint_step():
+    with joint_step(), warnings.catch_warnings():
+        warnings.simplefilter("error")
         return metrics.compute()
+
+
+class Normed(nn.Module):
+    """A backbone with BatchNorm and a constant among its buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm, self.two = nn.Conv2d(3, 4, 8, 8), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.register_buffer("third", torch.tensor(1 / 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.two(self.norm(self.one(images)) * self.third)
+
+
+def statistics_after(
+    images: Sequence[Tensor], train_tasks: list[str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Buffers of a fully fine-tuned model before and after it has seen these batches and shared its statistics."""
+    torch.manual_seed(2)
+    tasks, decoder = [bt.Depth("a"), bt.Depth("b")], bt.HRNetDecoder((2, 3))
+    model = bt.MultiTaskModel(
+        Normed(),
+        tasks,
+        decoder=decoder,
+        train_backbone=True,
+        train_tasks=train_tasks,
+        levels=["one:norm", "two"],
+        image_size=32,
+    )
+    module = MultiTaskModule(model, bt.WeightedSum(), Schedule())
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad():
+        for batch in images:
+            model.train()(batch)
+    module._share_statistics()
+    return before, dict(model.named_buffers())
 
 
 def part(batch: dict[str, Any], rows: slice) -> dict[str, Any]:
@@ -119,5 +186,9 @@ def work(rank: int, folder: Path) -> None:
     result["per task"] = per_task_gradients(model, half)
     uneven = [part(batch, slice(index, index + 1)) for index in ((0, 1, 2) if rank == 0 else (3,))]
     result["metrics"] = metrics_of(model, uneven)
+    torch.manual_seed(3 + rank)
+    result["images"] = [torch.randn(2, 3, 32, 32) for _ in range(3)]
+    result["statistics"] = statistics_after(result["images"])
+    result["statistics of a"] = statistics_after(result["images"], ["a"])
     torch.save(result, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -15,9 +15,12 @@ from small_model import small_model, small_swin
 TASKS = ("a", "b", "c")
 
 
-def comb_model(levels: str = "natural", **arguments: object) -> bt.MultiTaskModel:
+FORKED = bt.TaskTree([[TASKS], [TASKS], [("a", "c"), ("b",)], [("a",), ("b",), ("c",)]])
+
+
+def comb_model(levels: str = "natural", tree: bt.TaskTree | None = None, **arguments: object) -> bt.MultiTaskModel:
     comb = Comb(r=2, lora_alpha=8.0, r_task=3, task_alpha=6.0)
-    return small_model(tree=None, adapter=comb, levels=levels, **arguments).eval()
+    return small_model(tree=tree, adapter=comb, levels=levels, **arguments).eval()
 
 
 def images(count: int = 2) -> Tensor:
@@ -33,9 +36,11 @@ class Equations:
 
     def __init__(self, model: bt.MultiTaskModel, task: str) -> None:
         self.swin, self.adapters, self.task = model.backbone.frozen, model.backbone.adapters, task
+        self.tree = model.tree
 
     def update(self, level: int, block: int, layer: str, own: bool, x: Tensor) -> Tensor:
-        node = f"{level}/{self.task}/stream" if own else f"{level}/{'+'.join(TASKS)}"
+        group = self.tree.levels[level][self.tree.group_of(self.task, level)]
+        node = f"{level}/{self.task}/stream" if own else f"{level}/{'+'.join(group)}"
         return lora(
             x, self.adapters[node][f"layers/{level}/blocks/{block}/{layer.replace('.', '/')}"], 2.0 if own else 4.0
         )
@@ -92,9 +97,10 @@ class Equations:
         return windows.reshape(b, h // size, w // size, size, size, c).transpose(2, 3).reshape(like.shape)
 
 
+@pytest.mark.parametrize("tree", [None, FORKED], ids=["comb", "forked"])
 @pytest.mark.parametrize("task", TASKS)
-def test_streams_equal_the_equations_in_outputs_and_gradients(task: str) -> None:
-    model, x = comb_model(), images()
+def test_streams_equal_the_equations_in_outputs_and_gradients(task: str, tree: bt.TaskTree | None) -> None:
+    model, x = comb_model(tree=tree), images()
     size = (32, 32)
     fast = model(x)[task]
     slow = model.tasks[task].activate(model.decoders[task](Equations(model, task).maps(x), size))
@@ -217,9 +223,24 @@ def test_settings_out_of_range(arguments: dict[str, float], expected: str) -> No
         Comb(**arguments)
 
 
-def test_a_tree_that_forks_is_refused() -> None:
-    with pytest.raises(bt.UserError, match="its tree cannot fork"):
-        small_model(adapter=Comb(r=2))
+def test_on_a_forked_tree_a_subset_and_an_added_task_give_the_same_outputs() -> None:
+    model, x = comb_model(tree=FORKED), images()
+    expected = model(x)
+    torch.testing.assert_close(model(x, tasks=["b"])["b"], expected["b"], rtol=1e-12, atol=1e-12)
+    grown = model.add_task(bt.Depth("d"), like="c", levels=2)
+    for task, output in grown(x, tasks=list(TASKS)).items():
+        assert torch.equal(output, expected[task])
+    pruned = grown.remove_task("a")
+    torch.testing.assert_close(pruned(x)["c"], expected["c"], rtol=1e-12, atol=1e-12)
+
+
+def test_on_a_forked_tree_a_loss_reaches_its_path_and_its_stream_alone() -> None:
+    model = comb_model(tree=FORKED)
+    model(images())["b"].square().sum().backward()
+    path = {node.key for node in FORKED.nodes() if "b" in node.tasks} | {f"{level}/b/stream" for level in range(4)}
+    reached = {k for k, node in model.backbone.adapters.items() if any(p.grad is not None for p in node.parameters())}
+    assert reached == path
+    assert model.cost().parameters == model.count_parameters()["adapters"]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0"])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from branchtune.atomic import replace_directory, replace_file, write_bytes, write_json, write_text
+from branchtune.atomic import other_work, replace_directory, replace_file, write_bytes, write_json, write_text
 from branchtune.errors import UserError
 
 
@@ -91,6 +91,15 @@ def test_an_error_that_is_no_failed_write_passes_through(tmp_path: Path) -> None
         new.write_text(str(1 / 0))
     with pytest.raises(ZeroDivisionError), replace_directory(tmp_path / "b") as folder:
         (folder / "x").write_text(str(1 / 0))
+    assert names(tmp_path) == []
+
+
+def test_what_fails_beside_the_writing_keeps_its_own_words(tmp_path: Path) -> None:
+    cause = KeyError("why")
+    for replace in (replace_file, replace_directory):
+        with pytest.raises(FileNotFoundError, match="calibration") as e, replace(tmp_path / "a"), other_work():
+            raise FileNotFoundError(errno.ENOENT, "gone", "calibration.txt") from cause
+        assert e.value.__cause__ is cause
     assert names(tmp_path) == []
 
 

@@ -73,7 +73,7 @@ def test_a_person_tries_the_model(address: str) -> None:
         with page.expect_download() as download:
             page.get_by_role("button", name="Download a as npy").click()
         assert download.value.suggested_filename == "photo.a.npy"
-        assert np.load(download.value.path()).shape == (1, 120, 160)
+        assert np.load(download.value.path()).shape == (120, 160)
         with page.expect_download() as download:
             page.get_by_role("button", name="Download b as png").click()
         with Image.open(download.value.path()) as drawn:

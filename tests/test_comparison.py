@@ -152,10 +152,17 @@ def test_formats_for_programs(
         assert found["branched"]["reference"] == comparison.reference.id
 
 
+@pytest.mark.parametrize(("count", "quantile"), [(2, 12.706), (3, 4.303), (10, 2.262)])
+def test_the_interval_is_students(count: int, quantile: float) -> None:
+    assert Spread(0.0, 1.0, count).margin == pytest.approx(quantile / math.sqrt(count), rel=1e-3)
+
+
 def test_verdicts() -> None:
     assert verdict(Spread(1.0, 0.1, 4)) == "ahead"
     assert verdict(Spread(-1.0, 0.1, 4)) == "behind"
     assert verdict(Spread(0.1, 0.4, 4)) == "within noise"
+    assert verdict(Spread(0.0, 0.0, 2)) == "within noise"
+    assert verdict(Spread(1.0, 0.3, 2)) == "within noise"  # 4.7 standard errors are not enough for two seeds
     assert verdict(Spread.of([1.0])) == "one seed: undecided"
 
 
@@ -194,6 +201,18 @@ def test_random_trees_have_the_counts_and_vary_with_the_seed(counts: tuple[int, 
     assert all(tree.group_counts == counts for tree in trees)
     assert trees[3] == random_tree(["d", "c", "b", "a"], counts, 3)
     assert (len(set(trees)) == 1) == (counts == (4, 4, 4, 4))
+
+
+def test_random_trees_are_drawn_without_replacement_and_without_the_planned_one() -> None:
+    tasks, counts = ["a", "b", "c", "d"], (1, 2, 2, 2)
+    trees = [random_tree(tasks, counts, seed) for seed in range(7)]
+    assert len(set(trees)) == 7  # all there are
+    assert random_tree(tasks, counts, 7) == trees[0]
+    others = {random_tree(tasks, counts, seed, but=[trees[2]]) for seed in range(6)}
+    assert others == set(trees) - {trees[2]}
+    only = random_tree(tasks, (1, 1, 1, 1), 0)
+    assert random_tree(tasks, (1, 1, 1, 1), 0, but=[only]) == only
+    assert random_tree(tasks, counts, 20261123) in trees
 
 
 @pytest.mark.parametrize("counts", [(), (0, 1), (2, 1), (1, 5)])

@@ -129,6 +129,44 @@ def test_what_a_rotation_leaves_empty_is_ignored_or_zero(degrees: float, scale: 
         assert not turned["saliency"][empty].any()
 
 
+LINES: Any = {"edge": "lines"}
+
+
+def cross(height: int, width: int) -> dict[str, Tensor]:
+    """One-pixel lines over the whole image: a row, a column and a diagonal."""
+    edge = torch.eye(max(height, width))[:height, :width].clone()
+    edge[height // 3], edge[:, width // 4] = 1, 1
+    return {"image": torch.zeros(3, height, width), "edge": edge}
+
+
+@given(st.integers(20, 60), st.integers(20, 60), st.integers(2, 20), st.integers(2, 20))
+def test_a_shrunk_line_is_the_maximum_over_the_pixels_it_covers(height: int, width: int, h: int, w: int):
+    sample = cross(height, width)
+    found = resized_crop(sample, LINES, (0, 0, height, width), (h, w))["edge"]
+    naive = torch.zeros(h, w)
+    for y, x in sample["edge"].nonzero().tolist():
+        naive[y * h // height, x * w // width] = 1
+    assert torch.equal(found, naive)
+    assert len(found) == h
+    assert found.amax(0).all()  # the row and the column have no gap
+    assert found.amax(1).all()
+
+
+def test_only_a_cell_that_is_ignored_as_a_whole_is_ignored():
+    edge = torch.full((4, 4), torch.nan)
+    edge[0, 0], edge[0, 2] = 0, 1
+    found = resized_crop({"image": torch.zeros(3, 4, 4), "edge": edge}, LINES, (0, 0, 4, 4), (2, 2))["edge"]
+    torch.testing.assert_close(found, torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]]), equal_nan=True)
+
+
+@pytest.mark.parametrize(("size", "interpolation"), [((60, 90), "linear"), ((15, 20), "cubic")])
+def test_lines_that_grow_or_follow_the_published_recipe_take_the_nearest_pixel(size: Any, interpolation: Any):
+    sample, window = cross(30, 40), (2, 3, 20, 30)
+    found = resized_crop(sample, LINES, window, size, interpolation=interpolation)["edge"]
+    nearest = resized_crop(sample, {"edge": "values"}, window, size, interpolation=interpolation)["edge"]
+    assert torch.equal(found, nearest)
+
+
 def by_hand(sample: dict[str, Any], window: Any, size: Any, scale: float, flip: bool) -> dict[str, Any]:
     """The naive twin: each kind of map in plain tensor operations."""
     out = {"image": F.resized_crop(sample["image"], *window, size=list(size), antialias=True)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
 
 from branchtune.errors import UserError
-from branchtune.training.device import choose_device
+from branchtune.training.device import check_devices, choose_device, device_numbers
 
 
 @pytest.fixture
@@ -63,8 +64,24 @@ def test_devices_that_are_none(devices: Any) -> None:
 
 @pytest.mark.usefixtures("gpus")
 def test_a_gpu_that_this_machine_lacks_is_refused() -> None:
-    with pytest.raises(UserError, match=r"devices=\[2\]: this machine has 2 GPUs"):
+    with pytest.raises(UserError, match=r"devices=\[2\] needs GPU 2, and this machine has 2 GPUs, numbered from 0"):
         choose_device({"devices": [2]})
+
+
+@pytest.mark.usefixtures("gpus")
+def test_every_device_is_looked_at_before_a_process_is_started_for_each() -> None:
+    for keys in ({"devices": 2}, {"devices": [1]}, {"devices": -1}, {"accelerator": "cpu", "devices": 9}):
+        check_devices(keys)
+    for devices, lacking in ((3, 2), ([1, 5], 5)):
+        message = f"trainer.devices={devices!r} needs GPU {lacking}, and this machine has 2 GPUs"
+        with pytest.raises(UserError, match=re.escape(message)):
+            check_devices({"devices": devices})
+
+
+@pytest.mark.usefixtures("gpus")
+def test_all_devices_are_gpus_only_where_gpus_are_used() -> None:
+    assert device_numbers({"devices": -1}) == [0, 1]
+    assert device_numbers({"devices": -1, "accelerator": "cpu"}) == [0]
 
 
 @pytest.mark.usefixtures("no_gpu")

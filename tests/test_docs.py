@@ -22,7 +22,7 @@ from doc_blocks import LANGUAGES, MARKS, Block, blocks, commands, inline_command
 from doc_checks import ROOT, check_command
 from doc_setups import SETUPS
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_BLOCKS = [page for page in PAGES if blocks(page)]
 WITH_SLOW = [page for page in PAGES if any(block.mark == "slow" for block in blocks(page))]
 

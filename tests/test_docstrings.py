@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
 import pytest
 from docstring_parser import DocstringStyle, parse
 
-import branchtune
+from project_scripts import script
 
 
-@pytest.mark.parametrize("name", [name for name in branchtune.__all__ if not name.startswith("_")])
+@pytest.mark.parametrize("name", script("docs_names").listed())
 def test_a_public_name_describes_its_arguments(name: str) -> None:
-    public = getattr(branchtune, name)
+    module, _, attribute = name.rpartition(".")
+    public = getattr(importlib.import_module(module), attribute)
     texts = [part.__doc__ or "" for part in (inspect.getmro(public) if inspect.isclass(public) else [public])]
     assert texts[0]
     entries = [entry.arg_name for text in texts for entry in parse(text, DocstringStyle.GOOGLE).params]

@@ -81,8 +81,8 @@ def test_task_names_that_a_sample_or_a_parameter_cannot_carry(name: str) -> None
     assert repr(name) in message_of(error)
 
 
-@pytest.mark.parametrize("name", ["values", "train", "type", "keys", "forward"])
-def test_task_names_that_torch_uses_for_methods(name: str) -> None:
+@pytest.mark.parametrize("name", ["values", "train", "type", "keys", "forward", "training", "_modules"])
+def test_task_names_that_torch_uses(name: str) -> None:
     with pytest.raises(UserError, match=f"cannot be named '{name}'"):
         build(tasks=[bt.Depth(name)])
 

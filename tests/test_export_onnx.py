@@ -23,6 +23,7 @@ from contract_backbones import CONTRACTS, TREES, grow, randomise
 from exported_models import RoughTask, names, odd_model, random_images, tokens_model
 from finished_run import run_of
 from shipping_models import model_on, swin
+from small_backbones import Tokens
 from test_predict import TASKS
 from tiny_run import write_config
 
@@ -254,3 +255,10 @@ def test_a_saved_model_of_a_users_own_task(tmp_path: Path) -> None:
     saved, path = config.parent / "runs" / "own" / "model", tmp_path / "own.onnx"
     assert main(["export", str(saved), "--format=onnx", f"--out={path}"]) == 0
     check_equal(path, bt.MultiTaskModel.from_pretrained(saved), (32, 32), 1e-3)
+
+
+def test_tasks_named_as_the_exporter_names_values_inside(tmp_path: Path) -> None:
+    tasks, tree = [bt.Depth("linear"), bt.Depth("add")], [[["linear", "add"]], [["linear"], ["add"]]]
+    adapter = bt.LoRA(r=2, target_modules=["one", "two"])
+    model = bt.MultiTaskModel(Tokens(), tasks, tree, adapter, bt.LightDecoder(8), levels=["one", "two"], image_size=32)
+    assert set(bt.export_onnx(model.eval(), tmp_path / "model.onnx").differences) == {"linear", "add"}

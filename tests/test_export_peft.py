@@ -23,7 +23,7 @@ from contract_backbones import CONTRACTS, TREES, grow, randomise, relative_error
 from exported_models import names, tokens_model
 from finished_run import run_of
 from shipping_models import model_on, swin
-from small_backbones import TREE
+from small_backbones import TREE, Tokens
 
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors", "decoder.safetensors"]
 RANKS = bt.LoRA(r=2, lora_alpha=6, rank_pattern={1: 4, 3: 1}, alpha_pattern={2: 5.0, 3: 0.5})
@@ -158,6 +158,21 @@ def test_features_that_differ_leave_nothing(tmp_path: Path, monkeypatch: pytest.
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "calibration.txt"), KeyboardInterrupt()])
+def test_what_stops_the_backbones_own_code_is_not_taken_for_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def stops(*_: object) -> None:
+        raise error
+
+    model = tokens_model()
+    monkeypatch.setattr(Tokens, "tokens", stops)
+    with pytest.raises(type(error)) as caught:
+        bt.export_peft(model, tmp_path / "out")
+    assert caught.value is error
+    assert names(tmp_path) == []
+
+
 def test_only_a_folder_of_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     bt.export_peft(tokens_model(), out)
@@ -171,6 +186,10 @@ def test_only_a_folder_of_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     assert names(out) == ["b", "notes.txt"]
     with pytest.raises(UserError, match="unknown task 'd'"):
         bt.export_peft(tokens_model(), tmp_path / "new", tasks=["d"])
+    with pytest.raises(UserError, match=r"tasks=3: pass a list of names, such as \['b'\]"):
+        bt.export_peft(tokens_model(), tmp_path / "new", tasks=3)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="model is of type Tokens: pass a MultiTaskModel"):
+        bt.export_peft(Tokens(), tmp_path / "new")  # type: ignore[arg-type]
 
 
 def test_peft_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

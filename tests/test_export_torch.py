@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import branchtune as bt
 from branchtune.cli.main import main
 from branchtune.errors import UserError
 from branchtune.shipping import export_torch as module
+from branchtune.tasks.depth import Depth
 from exported_models import NeedsMask, OddDecoder, OddTask, names, odd_model, random_images, tokens_model
 from finished_run import run_of
 from small_backbones import Tokens, grow
@@ -58,7 +62,10 @@ def test_it_is_the_model_for_any_batch_and_holds_nothing_else(tmp_path: Path) ->
     ("kind", "expected"),
     [
         ("values", r"the decoder of task 'b' cannot be traced \(exported_models.py, line \d+\): its code depends on"),
-        ("fails", r"the decoder of task 'b' cannot be traced \(exported_models.py, line \d+\): broken"),
+        (
+            "fails",
+            r"the decoder of task 'b' fails \(exported_models.py, line \d+\) with RuntimeError: broken; exp",
+        ),
     ],
 )
 def test_a_decoder_that_cannot_be_traced_is_named(kind: str, expected: str, tmp_path: Path) -> None:
@@ -86,7 +93,7 @@ def test_a_task_that_cannot_be_traced_is_named(tmp_path: Path) -> None:
 
 def test_a_backbone_with_further_inputs(tmp_path: Path) -> None:
     model = grow(NeedsMask(), target_modules=["one", "two"], example_inputs={"mask": torch.ones(1, 16)})
-    with pytest.raises(UserError, match=r"cannot be traced: .* missing 1 required positional argument: 'mask'"):
+    with pytest.raises(UserError, match=r"missing 1 required positional argument: 'mask'; .* on images alone"):
         bt.export_torch(model, tmp_path / "model.pt2")
     assert names(tmp_path) == []
 
@@ -192,3 +199,22 @@ def test_a_run_without_a_model(finished: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(["export", str(run), "--format=torch", f"--out={tmp_path / 'model.pt2'}"]) == 2
     assert "is not finished" in capsys.readouterr().err
     assert names(tmp_path) == ["run"]
+
+
+class Calibrated(Depth):
+    """Loses its file after the model was traced."""
+
+    def activate(self, raw: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting() and next(CALLS) > 0:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", "calibration.txt")
+        return raw
+
+
+CALLS = itertools.count()
+
+
+def test_an_error_of_the_users_own_is_not_taken_for_a_failed_write(tmp_path: Path) -> None:
+    model = bt.MultiTaskModel(Tokens(), [Calibrated("b")], levels=["one", "two"], image_size=32)
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: 'calibration.txt'"):
+        bt.export_torch(model, tmp_path / "model.pt2")
+    assert names(tmp_path) == []

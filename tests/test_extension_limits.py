@@ -75,11 +75,10 @@ def test_what_cannot_be_added(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"adapter": bt.Comb(r=2, r_task=2)}, r"Comb gives every task a stream of its own"),
         ({"adapter": None}, r"the model has no adapters"),
         ({"adapter": None, "train_backbone": True}, r"the model has no adapters"),
     ],
-    ids=["comb", "decoders", "full"],
+    ids=["decoders", "full"],
 )
 def test_a_model_that_cannot_fork_says_so(arguments: dict[str, Any], reason: str) -> None:
     model = small_model(tree=None, **arguments)
@@ -92,6 +91,8 @@ def test_what_cannot_be_removed_or_trained() -> None:
     model = trained()
     with pytest.raises(UserError, match=r"unknown task 'd'"):
         model.remove_task("d")
+    with pytest.raises(UserError, match=r"unknown task \['a'\]"):
+        model.remove_task(["a"])  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"'c' is the only task: a model needs at least one"):
         model.remove_task("a").remove_task("b").remove_task("c")
     for tasks, message in (([], "train_tasks="), ("a", "train_tasks='a': pass a list"), (["d"], "in train_tasks 'd'")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,17 @@ from torch import Tensor
 
 from branchtune.data.sampling import EpochSampler
 from branchtune.errors import UserError
-from joint_worker import OWN, PROCESSES, Step, gradients_of, metrics_of, model_and_batch, per_task_gradients, work
+from joint_worker import (
+    OWN,
+    PROCESSES,
+    Step,
+    gradients_of,
+    metrics_of,
+    model_and_batch,
+    per_task_gradients,
+    statistics_after,
+    work,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +66,39 @@ def test_metrics_are_exact_with_uneven_shares(results: list[dict[str, Any]]) -> 
         assert found["metrics"].keys() == expected.keys()
         for task, values in expected.items():
             assert found["metrics"][task] == pytest.approx(values, rel=1e-12, nan_ok=True), task
+    assert math.isfinite(expected["d"]["own"])  # of which one process has no label
+    assert all(map(math.isnan, expected["e"].values()))
+
+
+@pytest.mark.parametrize("train_tasks", [None, ["a"]], ids=["all", "of a"])
+def test_running_statistics_become_the_mean_of_the_processes(
+    results: list[dict[str, Any]], train_tasks: list[str] | None
+) -> None:
+    """Those of what trains; what is at rest keeps its own, and counts stay counts."""
+    key = "statistics" if train_tasks is None else "statistics of a"
+    alone = [statistics_after(found["images"], train_tasks)[1] for found in results]
+    moved = ("decoders.a.",) if train_tasks else ("decoders.", "backbone.frozen.norm.")
+    for found in results:
+        before, after = found[key]
+        for name, value in after.items():
+            if name.startswith(moved) and "running" in name:
+                assert not torch.equal(alone[0][name], alone[1][name])
+                torch.testing.assert_close(value, (alone[0][name] + alone[1][name]) / 2, msg=name)
+            elif name.startswith(moved):
+                assert torch.equal(value, alone[0][name]), name
+            else:
+                assert torch.equal(value, before[name]), name
+
+
+def test_sharing_leaves_what_is_equal_in_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in three, where (x + x + x) / 3 is not x in float32."""
+    images = [torch.randn(2, 3, 32, 32)]
+    _, alone = statistics_after(images)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.copy_(total + total + total))
+    _, shared = statistics_after(images)
+    assert all(torch.equal(value, alone[name]) for name, value in shared.items())
 
 
 @pytest.mark.parametrize("length", [4, 7, 8, 11])

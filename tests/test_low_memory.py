@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import importlib.util
+import io
+import pickle
 import sys
 import weakref
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 import branchtune as bt
 from branchtune.cli.main import main
+from branchtune.low_memory.weights import stored_bytes
 from branchtune.progress import Reporter
 from branchtune.run.finished import load_model
 from branchtune.run.workbench import Workbench
@@ -113,8 +116,36 @@ def test_a_snapshot_that_leaves_the_model_as_it_was(precision: Any) -> None:
                 parameter.add_(0.1)
         for name, output in stored(images(torch.float32)).items():
             assert torch.equal(output, before[name])
-        copied = copy.deepcopy(stored)(images(torch.float32))
-    assert all(torch.equal(copied[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("how", ["copy", "pickle", "torch.save"])
+def test_it_can_be_copied_and_pickled(precision: Any, how: str) -> None:
+    stored = grow_small(Unusual(), target_modules=["one", "two"]).low_memory(precision)
+    again = copy_of(stored, how)
+    x = images(torch.float32)
+    with torch.no_grad():
+        expected, found = stored(x), again(x)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        for tensor in (*again.backbone.adapters.parameters(), *again.decoders.parameters()):
+            tensor.add_(1.0)
+        assert all(not torch.equal(output, expected[name]) for name, output in again(x).items())
+        assert all(torch.equal(output, expected[name]) for name, output in stored(x).items())
+    assert again.describe() == stored.describe()
+    assert stored_bytes(again) == stored_bytes(stored)  # the two layers with one weight still share it
+    assert [type(module) for module in again.modules()] == [type(module) for module in stored.modules()]
+    if precision == "bfloat16":
+        assert again.double()(images())["b"].dtype == torch.float64
+
+
+def copy_of(model: bt.LowMemoryModel, how: str) -> bt.LowMemoryModel:
+    if how == "copy":
+        return copy.deepcopy(copy.deepcopy(model))
+    if how == "pickle":
+        return pickle.loads(pickle.dumps(model))
+    file = io.BytesIO()
+    torch.save(model, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -131,7 +162,7 @@ def test_another_precision_of_the_model_leaves_the_stored_weights(dtype: torch.d
     weight = stored.backbone.frozen.get_parameter("layers.1.blocks.0.norm1.weight")
     assert weight.dtype == torch.float32
     linear = stored.backbone.frozen.get_submodule("layers.1.blocks.0.mlp.fc1")
-    assert linear.parametrizations.weight.original.nbytes == 2 * linear.weight.numel()
+    assert linear.weight_bits.nbytes == 2 * linear.weight.numel()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
@@ -178,7 +209,7 @@ def test_unusual_layers(precision: Any) -> None:
         stored(images())
     one, again, projection = (frozen.get_submodule(n) for n in ("one", "again", "attention.out_proj"))
     if precision == "bfloat16":
-        assert one.parametrizations.weight.original is again.parametrizations.weight.original
+        assert one.weight_bits is again.weight_bits
         assert stored.num_stored == 5
     else:
         assert one.weight is again.weight
@@ -197,6 +228,9 @@ def test_a_backbone_with_further_inputs() -> None:
     with pytest.raises(bt.UserError, match=r"not run on images alone: .*mask.*pass what it needs as example_inputs="):
         model.low_memory()
     assert model.low_memory(example_inputs=example).num_stored == 3
+    for wrong, message in ((3, "example_inputs=3: pass a dict"), ({"mask": 1.0}, "'mask' is of type float: pass a")):
+        with pytest.raises(bt.UserError, match=message):
+            model.low_memory(example_inputs=wrong)  # type: ignore[arg-type]
 
 
 def test_int8_under_autocast() -> None:
@@ -225,9 +259,12 @@ def test_it_is_for_inference_alone(tmp_path: Path) -> None:
     assert not any(module.training for module in stored.train().modules())
     with pytest.raises(bt.UserError, match="a low-memory model does not train: train the model that it was made from"):
         stored.requires_grad_()
-    for call in (stored.merge, stored.low_memory, small_model().merge().low_memory):
-        with pytest.raises(bt.UserError, match=r"this model is (low-memory|merged) already"):
-            call()
+    with pytest.raises(bt.UserError, match=r"this model is low-memory already: use low_memory\(\) of the one that"):
+        stored.low_memory()
+    with pytest.raises(bt.UserError, match=r"low-memory: adapters merged into its weights would be rounded.*use m"):
+        stored.merge()
+    with pytest.raises(bt.UserError, match=r"merged: low precision would round its adapters .* use low_memory\(\) of"):
+        small_model().merge().low_memory()
     with pytest.raises(bt.UserError, match="this model is low-memory: change the tasks of the one"):
         stored.remove_task("a")
     with pytest.raises(bt.UserError, match=r"not saved.*from_pretrained\(path\).low_memory\('bfloat16'\)"):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
 from branchtune.cli.main import main
 from branchtune.model import MultiTaskModel
+from branchtune.progress import Reporter
+from branchtune.run.directory import load_settings
+from branchtune.run.inference import prepared
+from branchtune.run.workbench import Workbench
 from finished_run import run_of
 from tiny_run import write_config
 
@@ -46,12 +53,31 @@ def predicted(run: Path, folder: Path, size: tuple[int, int]) -> tuple[dict[str,
 def test_it_is_what_the_loaded_model_returns(run: Path, tmp_path: Path) -> None:
     arrays, outputs = predicted(run, tmp_path, (32, 32))
     for name, array in arrays.items():
-        np.testing.assert_allclose(array, outputs[name][0].numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(array, outputs[name][0].numpy().squeeze(), rtol=1e-4, atol=1e-5)
+
+
+def test_images_are_resized_as_they_were_for_the_evaluation(run: Path, tmp_path: Path) -> None:
+    cubic = tmp_path / "cubic"
+    shutil.copytree(run, cubic)
+    text = (cubic / "config.yaml").read_text()
+    assert "interpolation: linear" in text
+    (cubic / "config.yaml").write_text(text.replace("interpolation: linear", "interpolation: cubic"))
+    found = {}
+    for name, folder in (("linear", run), ("cubic", cubic)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        found[name] = predicted(folder, tmp_path / name, (48, 80))[0]["depth"]
+    bench = Workbench(load_settings(cubic).config, Reporter.silent())
+    pixels = np.random.default_rng(1).integers(256, size=(48, 80, 3), dtype=np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    resized = F.resize(image.float(), [32, 32], InterpolationMode.BICUBIC, antialias=False).round().clamp(0, 255) / 255
+    mean, std = bench.normalisation
+    torch.testing.assert_close(prepared(pixels, bench.image_transform), F.normalize(resized, mean, std))
+    assert np.abs(found["linear"] - found["cubic"]).max() > 1e-3
 
 
 def test_normals_have_unit_length_and_depth_is_activated_at_another_size(run: Path, tmp_path: Path) -> None:
     arrays, _ = predicted(run, tmp_path, (48, 80))
-    assert arrays["depth"].shape == (1, 48, 80)
+    assert arrays["depth"].shape == (48, 80)
     assert (arrays["depth"] > 0).all()
     np.testing.assert_allclose(np.linalg.norm(arrays["normals"], axis=0), 1, atol=1e-5)
 

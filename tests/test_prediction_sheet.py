@@ -25,10 +25,10 @@ def test_a_sheet_of_a_large_image_and_many_tasks_is_small() -> None:
     assert sheet.shape[1] == 5 * (SIDE + 8) + 8
 
 
-def shown(task: bt.Task, output: torch.Tensor, layout: str) -> np.ndarray:
+def shown(task: bt.Task, prediction: torch.Tensor, layout: str) -> np.ndarray:
     """The panel of a task beside that of a white image of 40 x 40 pixels."""
     image = small(np.full((40, 40, 3), 255, np.uint8))
-    sheet = prediction_sheet(image, [panel_of(task, output)], layout)  # type: ignore[arg-type]
+    sheet = prediction_sheet(image, [panel_of(task, prediction)], layout)  # type: ignore[arg-type]
     assert sheet.shape == (400 + 24 + 16, 2 * 408 + 8, 3)
     assert (sheet[32:432, 8:408] == 255).all()
     assert (sheet[:32, 8:100] < 128).any()  # the title
@@ -36,28 +36,27 @@ def shown(task: bt.Task, output: torch.Tensor, layout: str) -> np.ndarray:
 
 
 def test_classes_are_blended_over_the_image_or_beside_it() -> None:
-    logits = torch.zeros(3, 40, 40)
-    logits[1] = 1
-    beside = shown(bt.SemanticSegmentation("s", num_classes=3), logits, "beside").astype(float)
-    over = shown(bt.SemanticSegmentation("s", num_classes=3), logits, "overlay")
+    classes = torch.ones(40, 40, dtype=torch.uint8)
+    beside = shown(bt.SemanticSegmentation("s", num_classes=3), classes, "beside").astype(float)
+    over = shown(bt.SemanticSegmentation("s", num_classes=3), classes, "overlay")
     np.testing.assert_allclose(over, 0.6 * beside + 0.4 * 255, atol=0.51)
 
 
 def test_values_tint_the_image_where_they_are_high() -> None:
-    values = torch.full((1, 40, 40), -50.0)
-    values[:, :, 20:] = 50.0
+    values = torch.zeros(40, 40)
+    values[:, 20:] = 1.0
     over = shown(bt.Edges("e"), values, "overlay")
     assert (over[:, :190] == 255).all()
     assert (over[:, 210:] == (255, 96, 0)).all()
 
 
 def test_depth_stays_as_it_is() -> None:
-    depth = torch.linspace(1, 5, 40).expand(1, 40, 40)
+    depth = torch.linspace(1, 5, 40).expand(40, 40)
     assert (shown(bt.Depth("d"), depth, "overlay") == shown(bt.Depth("d"), depth, "beside")).all()
 
 
 def test_a_task_without_a_map_is_a_text() -> None:
-    panel = panel_of(bt.ImageClassification("scene", 3), torch.tensor([0.0, 5.0, 0.0]))
+    panel = panel_of(bt.ImageClassification("scene", 3), torch.tensor([0.005, 0.99, 0.005]))
     assert (panel.title, panel.picture) == ("scene", "class 1, 99%")
     image = small(np.zeros((40, 40, 3), np.uint8))
     assert (prediction_sheet(image, [panel], "overlay")[40:60, 416:500] < 128).any()

@@ -64,21 +64,21 @@ def test_zero_has_a_place_on_a_logarithmic_axis() -> None:
 def test_errors_of_every_kind_of_target() -> None:
     nan = float("nan")
     classes = bt.SemanticSegmentation("s", num_classes=3)
-    scores = torch.eye(3)[:, None]  # pixels predicted as 0, 1, 2
-    assert error_map(classes, scores, torch.tensor([[0, 2, 255]])).nan_to_num(-1).tolist() == [[0, 1, -1]]
+    found = torch.tensor([[0, 1, 2]], dtype=torch.uint8)
+    assert error_map(classes, found, torch.tensor([[0, 2, 255]])).nan_to_num(-1).tolist() == [[0, 1, -1]]
     up, right = torch.tensor([0.0, 1, 0]), torch.tensor([1.0, 0, 0])
     normals = error_map(bt.Normals("n"), torch.stack([up, up], -1)[:, None], torch.stack([right, up], -1)[:, None])
     assert normals[0].tolist() == pytest.approx([90.0, 0.0], abs=0.05)
-    depth = error_map(bt.Depth("d"), torch.tensor([[[2.0, 3.0]]]), torch.tensor([[2.5, nan]]))
+    depth = error_map(bt.Depth("d"), torch.tensor([[2.0, 3.0]]), torch.tensor([[2.5, nan]]))
     assert depth.nan_to_num(-1).tolist() == [[0.5, -1]]
-    edge = error_map(bt.Edges("e"), torch.zeros(1, 1, 1), torch.ones(1, 1))
-    assert float(edge) == 0.5
+    edge = error_map(bt.Edges("e"), torch.full((1, 1), 0.25), torch.ones(1, 1))
+    assert float(edge) == 0.75
 
 
 def test_tasks_with_one_label_per_image_are_written_out() -> None:
     classes, values = bt.ImageClassification("c", num_classes=2), bt.ImageRegression("r", num_outputs=2)
-    assert written(classes, torch.tensor([0.0, 0.0]), torch.tensor(1)) == ("class 1", "class 0 (50%)", "wrong")
-    assert written(classes, torch.tensor([0.0, 0.0]), torch.tensor(-100)) == ("–", "class 0 (50%)", "–")
+    assert written(classes, torch.tensor([0.5, 0.5]), torch.tensor(1)) == ("class 1", "class 0 (50%)", "wrong")
+    assert written(classes, torch.tensor([0.5, 0.5]), torch.tensor(-100)) == ("–", "class 0 (50%)", "–")
     target = torch.tensor([1.0, float("nan")])
     assert written(values, torch.tensor([3.0, 4.0]), target) == ("1, –", "3, 4", "2, –")
 
@@ -86,7 +86,7 @@ def test_tasks_with_one_label_per_image_are_written_out() -> None:
 def test_target_and_prediction_share_a_scale() -> None:
     task = bt.Depth("d")
     limits = (1.0, 3.0)
-    shown = [picture(task, torch.full((1, 1, 1), value), limits)[0, 0, 0] for value in (1.0, 2.0, 3.0, 9.0)]
+    shown = [picture(task, torch.full((1, 1), value), limits)[0, 0, 0] for value in (1.0, 2.0, 3.0, 9.0)]
     assert shown == [255, 127, 0, 0]
     assert target_picture("depth", torch.tensor([[2.0]]), 1, limits)[0, 0, 0] == 127
 

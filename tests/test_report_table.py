@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import branchtune as bt
 from branchtune.errors import UserError
 from branchtune.evaluation.references import Reference
 from branchtune.progress import Reporter
+from branchtune.report.run_outcome import evaluation_outcome, runs_outcome
 from branchtune.report.table import Column, comparison
 from branchtune.run.results import Results
 
@@ -84,6 +86,10 @@ def test_a_metric_without_label_is_a_dash_and_has_no_delta_m(tmp_path: Path) -> 
     assert found.compared_with(REFERENCE).delta_m is None
     lines = printed([Column("ours", found.compared_with(REFERENCE))], REFERENCE)
     assert next(line for line in lines if "edge" in line).split()[-1] == "-"
+    note = ["-: no label of edge among the evaluated samples"]
+    assert runs_outcome([Column("ours", found)], None).notes == note
+    tasks = {name: bt.Depth(name) for name in found.metrics}
+    assert evaluation_outcome("runs/x", found.metrics, {}, tasks, None).notes == note
     found.save(tmp_path / "results.json")
     assert math.isnan(Results.load(tmp_path / "results.json").heads["edge"])
 

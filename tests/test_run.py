@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import branchtune as bt
 from branchtune.cli.main import main
 from branchtune.config import RunConfig
 from branchtune.data.stored import StoredSamples
+from branchtune.run import manifest
 from branchtune.run.manifest import tree_sha256
 from branchtune.run.results import Results
 from branchtune.settings import Settings
@@ -157,14 +159,34 @@ def test_the_manifest_tells_tree_parameters_and_hardware(finished: Path) -> None
     results = Results.load(run_of(finished) / "results.json")
     assert content["parameters"] == results.parameters
     assert content["tree_sha256"] == tree_sha256(bt.TaskTree.from_json(results.tree))
-    assert "CPU" in content["hardware"]
+    assert content["hardware"].endswith(" threads")
     assert {"torch", "timm", "lightning", "branchtune"} <= set(content["versions"])
+
+
+def test_the_commit_is_that_of_the_repository_that_has_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "manifest.py"
+    code.write_text("")
+    monkeypatch.setattr(manifest, "__file__", str(code))
+    assert manifest.commit.__wrapped__() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "elsewhere"], check=True)
+    assert manifest.commit.__wrapped__() is None
+    subprocess.run([*git, "add", "manifest.py"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "here"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert head.startswith(str(manifest.commit.__wrapped__()))
+    code.write_text("changed")
+    assert str(manifest.commit.__wrapped__()).endswith("+changes")
 
 
 def test_config_yaml_is_the_whole_configuration(finished: Path) -> None:
     content = yaml.safe_load((run_of(finished) / "config.yaml").read_text())
     assert content["reference"] is None
-    assert content["tree"] == {"groups": [1, 1, 2, 4], "budget": None, "budget_params": None, "levels": None}
+    others = {"budget": None, "budget_params": None, "levels": None, "task_streams": False}
+    assert content["tree"] == {"groups": [1, 1, 2, 4], **others}
     assert set(content) == set(RunConfig.__dataclass_fields__)
 
 

@@ -13,6 +13,8 @@ from nyud_tree import write_nyud_tree
 from project_scripts import script
 from tiny_run import write_config
 
+NOISY = 100.0  # points: two seeds of a run of seconds
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -29,7 +31,7 @@ def stored(folder: Path) -> Path:
 
 
 def test_regenerated_results_agree_with_themselves(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script("check_results").main(str(stored), str(stored)) == 0
+    assert script("check_results").main(str(stored), str(stored), NOISY) == 0
     assert capsys.readouterr().out.count("agrees") == 2
 
 
@@ -39,7 +41,19 @@ def test_a_result_beyond_twice_the_error_differs(stored: Path, tmp_path: Path) -
         dataclasses.replace(r, metrics={**r.metrics, "semseg": {"miou": 0.0}}) for r in comparison.runs["decoders"]
     ]
     dataclasses.replace(comparison, runs={"decoders": worse}).save(tmp_path / "new.json")
-    assert script("check_results").main(str(tmp_path / "new.json"), str(stored)) == 1
+    assert script("check_results").main(str(tmp_path / "new.json"), str(stored), NOISY) == 1
+
+
+def test_agreement_says_nothing_where_seeds_differ_by_points(stored: Path) -> None:
+    assert script("check_results").main(str(stored), str(stored)) == 1
+
+
+def test_a_configuration_from_before_a_key_was_there_is_the_same(stored: Path, tmp_path: Path) -> None:
+    comparison, old = Comparison.load(stored), tmp_path / "old.json"
+    lines = [line for line in comparison.config.splitlines() if not line.startswith("start_from:")]
+    assert len(lines) < len(comparison.config.splitlines())
+    dataclasses.replace(comparison, config="\n".join(lines)).save(old)
+    assert script("check_results").main(str(stored), str(old), NOISY) == 0
 
 
 def test_gradient_norms_name_every_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from branchtune.report.colour import picture
-from branchtune.run.inference import at_own_size, prepared, raw_outputs
+from branchtune.run.inference import ImageOutput, prepared, raw_outputs
 from branchtune.serving.app import create_app
 from branchtune.serving.limits import Limits
 from branchtune.serving.served import Served
@@ -56,7 +56,10 @@ def array(answer: Any, task: str) -> np.ndarray:
 def expected(served: Served, image: np.ndarray, tasks: list[str]) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         raw = raw_outputs(served.model, prepared(image, served.transform)[None], tasks)
-    return {name: at_own_size(served.model.tasks[name], value[0], image.shape[:2]) for name, value in raw.items()}
+    return {
+        name: ImageOutput(served.model.tasks[name], value[0], image.shape[:2]).prediction()
+        for name, value in raw.items()
+    }
 
 
 def test_arrays_and_pictures_are_the_models_at_the_images_own_size(client: TestClient, served: Served) -> None:
@@ -83,11 +86,38 @@ def test_nested_lists(client: TestClient) -> None:
     )
 
 
+def test_arrays_hold_predictions_and_scores_where_asked_for(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(pixels())
+    arrays = predict(client, data, format="npy").json()
+    assert {name: (str(array(arrays, name).dtype), array(arrays, name).shape) for name in "abc"} == {
+        "a": ("float32", (24, 40)),
+        "b": ("float32", (24, 40)),
+        "c": ("uint8", (24, 40)),
+    }
+    scores = predict(client, data, format="npy", scores="true").json()
+    assert scores["tasks"]["c"]["shape"] == [3, 24, 40]
+    np.testing.assert_array_equal(array(scores, "c").argmax(0), array(arrays, "c"))
+    np.testing.assert_array_equal(array(scores, "a"), array(arrays, "a"))
+    lists = predict(client, data, format="json", scores="true", tasks=["c"]).json()
+    np.testing.assert_allclose(lists["tasks"]["c"]["values"], array(scores, "c"), rtol=1e-4, atol=1e-5)
+    assert predict(client, data, scores="true").json()["tasks"]["c"]["shape"] == [24, 40]
+    monkeypatch.setattr("branchtune.serving.lengths.MOST_ARRAYS", 24 * 40 * 9)
+    assert predict(client, data, format="npy").status_code == 200
+    answer = predict(client, data, format="npy", scores="true")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        "that is 0 MB of arrays, too much (at most 0 MB): ask without scores, for fewer tasks, or send a smaller image",
+    )
+
+
 def test_image_level_tasks_have_values(tmp_path: Path) -> None:
     with TestClient(create_app(loader(image_level_served(tmp_path))), LOCAL) as client:
         output = predict(wait(client), encoded(pixels())).json()["tasks"]["scene"]
         assert output["png"] is None
         assert (len(output["values"]), output["shape"]) == (7, [7])
+        assert sum(output["values"]) == pytest.approx(1)
         assert client.get("/model").json()["tasks"][1]["picture"] is None
 
 
@@ -176,10 +206,10 @@ def test_a_long_body_is_refused_before_it_has_arrived(client: TestClient) -> Non
 
 
 def test_too_long_an_answer_in_json_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("branchtune.serving.routes.MOST_NUMBERS", 1000)
+    monkeypatch.setattr("branchtune.serving.lengths.MOST_NUMBERS", 500)
     answer = predict(client, encoded(pixels()), format="json", tasks=["c"])
     assert answer.status_code == 422
-    assert "2,880 numbers, too many for JSON (at most 1,000): ask for format npy" in answer.json()["detail"]
+    assert "960 numbers, too many for JSON (at most 500): ask for format npy" in answer.json()["detail"]
 
 
 def test_an_error_of_the_model_is_one_requests_error(tmp_path: Path) -> None:

@@ -228,6 +228,23 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path, backbone: nn.M
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": 3}, "metrics=3: pass numbers by task and name, such as evaluate returns"),
+        ({"metrics": {"a": 0.5}}, "metrics="),
+        ({"metrics": {"a": {"rmse": "low"}}}, "metrics="),
+        ({"card": 3}, "card=3 is of type int: pass an instance, such as '# My model'"),
+    ],
+)
+def test_what_no_card_can_be_made_of(
+    tmp_path: Path, backbone: nn.Module, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        model_on(backbone).save_pretrained(tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk_keeps_the_old_model(tmp_path: Path, backbone: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     model_on(backbone).save_pretrained(tmp_path / "out")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}

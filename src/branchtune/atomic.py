@@ -18,6 +18,7 @@ from branchtune.errors import UserError
 _ADVICE = {
     errno.ENOSPC: "free some space there or choose another folder",
     errno.EDQUOT: "free some space there or choose another folder",
+    errno.ENAMETOOLONG: "give it a shorter name",
     errno.EFBIG: "raise the limit on file sizes or choose another disk",
 }
 _TORCH_WRITE_FAILURES = ("inline_container", "PytorchStreamWriter")
@@ -52,8 +53,8 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there becomes `path` when the block ends well.
 
     Missing parent folders are made. The temporary file is removed when the block raises; one that a killed process
-    left behind is removed by the next writer of the same path. The block should do nothing but write: its OSErrors
-    are taken for failures of `path`.
+    left behind is removed by the next writer of the same path. The block's OSErrors are taken for failures to write
+    `path`, but for those inside `other_work`.
     """
     path = Path(path).resolve()
     with _report(path):
@@ -100,6 +101,26 @@ def replace_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Other(Exception):
+    """Carries what `other_work` raised past `_report`."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def other_work() -> Iterator[None]:
+    """Inside a block that writes: what does something else, such as calling a user's code.
+
+    What it raises comes out of `replace_file` and `replace_directory` as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise _Other(error) from error
 
 
 def _recover(path: Path, old: Path) -> None:
@@ -159,6 +180,8 @@ def _report(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except _Other as other:
+        raise other.error from other.error.__cause__
     except Exception as error:
         number = _error_number(error)
         if number is None:

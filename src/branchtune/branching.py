@@ -85,8 +85,6 @@ class BranchedBackbone(nn.Module):
         # Before the hooks below: the streams need what the frozen layers return.
         self.streams = None if adapter is None else adapter.streams(self.frozen, spec, tree.tasks)
         if self.streams is not None:
-            if max(tree.group_counts) > 1:
-                raise UserError(f"{type(adapter).__name__} gives every task a stream of its own: its tree cannot fork")
             self.adapters.update(self.streams.adapters)
             self.users |= self.streams.users
         for key in (key for key, users in self.users.items() if not self._trains(users)):
@@ -160,7 +158,7 @@ class BranchedBackbone(nn.Module):
                 self._run_hooked(images, run, inputs)
             own = {task: (index,) * self.tree.num_levels for index, task in enumerate(route.slot)}
             reach = Reach(own, trunk=run.reach)
-            taps = self.streams.run(kept, list(own), self.adapters, reach)
+            taps = self.streams.run(kept, route, self.adapters, reach)
         size = (images.shape[2], images.shape[3])
         batch = images.shape[0]
         for level, tap in zip(self.spec.levels, taps, strict=True):

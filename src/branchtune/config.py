@@ -27,6 +27,7 @@ from branchtune.training.weighted_sum import WeightedSum
 FAMILIES = (LoRA, Bottleneck, Comb, LightDecoder, HRNetDecoder, WeightedSum, AdaTask)
 
 Method = Literal["branched", "random", "anti", "shared", "separate", "comb", "decoders", "full"]
+PLANNED = ("branched", "random", "anti")  # the methods whose tree `tree` decides
 
 
 @dataclass
@@ -145,12 +146,15 @@ class TreeConfig:
         budget: backbone and adapter work as a multiple of one plain backbone pass, e.g. 1.6.
         budget_params: adapter parameters.
         levels: the tree by hand: per level a list of groups, each a list of task names.
+        task_streams: give every task adapters of its own beside the tree, in the last block of each level, which only
+            its decoder reads: every branch is then a comb (`Comb`). For LoRA on transformer blocks.
     """
 
     groups: list[int] | None = None
     budget: float | None = None
     budget_params: int | None = None
     levels: list[list[list[str]]] | None = None
+    task_streams: bool = False
 
     def __post_init__(self) -> None:
         if self.levels is not None and (self.groups, self.budget, self.budget_params) != (None, None, None):
@@ -258,6 +262,17 @@ class RunConfig:
             raise UserError(f"adapter_share={self.adapter_share}: must be above 0, such as 0.2 for a fifth")
         if self.adapter_share is not None and self.tree.budget_params is not None:
             raise UserError("adapter_share fixes the adapter parameters of every tree: set tree.budget_params to null")
+        _ = self.family
+
+    @property
+    def family(self) -> Adapter:
+        """The adapter family of the method: `adapter`, or the comb that is made of it.
+
+        Raises:
+            UserError: streams of the tasks beside an adapter that is no LoRA.
+        """
+        streams = self.method == "comb" or (self.method in PLANNED and self.tree.task_streams)
+        return Comb.like(self.adapter) if streams else self.adapter
 
 
 def _check_least(section: str, config: object, **least: int) -> None:

@@ -25,6 +25,7 @@ class LevelCost:
 
     @property
     def macs(self) -> int:
+        """Multiply-accumulates of both."""
         return self.frozen_macs + self.adapter_macs
 
 
@@ -77,17 +78,24 @@ def level_costs(spec: BackboneSpec, adapter: Adapter | None) -> tuple[LevelCost,
 
 
 def tree_cost(spec: BackboneSpec, tree: TaskTree, adapter: Adapter | None) -> TreeCost:
-    """The predicted cost of `tree` on the traced backbone; the built model matches it exactly."""
+    """The predicted cost of a tree, without decoders; the built model matches it exactly.
+
+    Args:
+        spec: the traced backbone.
+        tree: whose nodes are counted.
+        adapter: what each of them trains; None for a plain backbone.
+    """
     costs = level_costs(spec, adapter)
     nodes = tuple((node, costs[node.level]) for node in tree.nodes())
-    streams: tuple[LevelCost, ...] = ()
-    if adapter is not None:
-        streams = tuple(
-            LevelCost(
-                len(tree.tasks) * adapter.stream_parameters(spec, level.index),
-                0,
-                len(tree.tasks) * adapter.stream_macs(spec, level.index),
-            )
-            for level in spec.levels
-        )
+    streams = () if adapter is None else stream_costs(spec, adapter, len(tree.tasks))
     return TreeCost(nodes, spec.stem_macs, spec.macs, streams)
+
+
+def stream_costs(spec: BackboneSpec, adapter: Adapter, tasks: int) -> tuple[LevelCost, ...]:
+    """What the streams of that many tasks add at each level, whatever their tree."""
+    return tuple(
+        LevelCost(
+            tasks * adapter.stream_parameters(spec, level.index), 0, tasks * adapter.stream_macs(spec, level.index)
+        )
+        for level in spec.levels
+    )

@@ -36,9 +36,8 @@ def add_task(
     Optimizers of the old model do not know the new one.
 
     Args:
-        model: any trained model. One without adapters (decoders only, full fine-tuning) and one whose tasks have
-            streams (Comb) cannot fork: there the new task shares all levels. A fully fine-tuned backbone is then
-            copied, and at rest under train="new".
+        model: any trained model. One without adapters (decoders only, full fine-tuning) cannot fork: there the new
+            task shares all levels. A fully fine-tuned backbone is then copied, and at rest under train="new".
         task: of a name that the model does not have.
         like: the task whose path it follows.
         levels: how many levels it shares, 0 to the number of levels: that number shares everything.
@@ -87,10 +86,14 @@ def remove_task(model: MultiTaskModel, name: str) -> MultiTaskModel:
     larger matrices, whose rounding may differ. What trains is what trained before, or everything where nothing but the
     removed task did.
 
+    Args:
+        model: any trained model.
+        name: of the task to leave out.
+
     Raises:
         UserError: there is no such task, or it is the only one.
     """
-    if name not in model.tasks:
+    if not isinstance(name, str) or name not in model.tasks:
         raise unknown("task", name, model.tasks)
     rest = [task for task in model.tasks.values() if task.name != name]
     if not rest:
@@ -111,6 +114,10 @@ def training_only(model: MultiTaskModel, tasks: Collection[str] | None) -> Multi
 
     Their decoders train, the nodes that no other task uses and, with all tasks, extras and backbone.
 
+    Args:
+        model: any trained model.
+        tasks: names of those that train; None for all.
+
     Raises:
         UserError: no task, or an unknown one.
     """
@@ -126,9 +133,14 @@ def continued_nodes(old: TaskTree, new: TaskTree) -> dict[str, str]:
 
     It renames the adapters of a state dict after tasks have joined or left: `backbone.adapters.<key>.<site>.<tensor>`.
 
-    >>> old = TaskTree([[["a", "b"]], [["a"], ["b"]]])
-    >>> continued_nodes(old, old.with_task("c", like="a", levels=1))
-    {'0/a+b+c': '0/a+b', '1/a': '1/a', '1/b': '1/b'}
+    Args:
+        old: the tree before.
+        new: the tree after.
+
+    Examples:
+        >>> old = TaskTree([[["a", "b"]], [["a"], ["b"]]])
+        >>> continued_nodes(old, old.with_task("c", like="a", levels=1))
+        {'0/a+b+c': '0/a+b', '1/a': '1/a', '1/b': '1/b'}
     """
     continued = {}
     for node in new.nodes():
@@ -163,12 +175,11 @@ def _rebuilt(
 
 
 def _check_forks(model: MultiTaskModel, tree: TaskTree) -> None:
-    if model.adapter is not None and model.backbone.streams is None:
-        return
-    if max(tree.group_counts) > 1:
-        family = type(model.adapter).__name__
-        why = "the model has no adapters" if model.adapter is None else f"{family} gives every task a stream of its own"
-        raise UserError(f"{why}, its tree cannot fork: a new task can only share all levels (levels={tree.num_levels})")
+    if model.adapter is None and max(tree.group_counts) > 1:
+        raise UserError(
+            "the model has no adapters, its tree cannot fork: a new task can only share all levels "
+            f"(levels={tree.num_levels})"
+        )
 
 
 def _key_of(model: MultiTaskModel, task: str, key: str) -> str:

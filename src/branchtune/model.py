@@ -21,8 +21,8 @@ from branchtune.decoders.decoder import Decoder
 from branchtune.decoders.light import LightDecoder
 from branchtune.decoders.pooled import PooledHead
 from branchtune.decoding import decode
-from branchtune.errors import UserError, check_instance, unknown
-from branchtune.tasks.check import check_tasks, check_train_tasks
+from branchtune.errors import UserError, check_instance
+from branchtune.tasks.check import check_tasks, check_train_tasks, check_tree
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
@@ -50,8 +50,10 @@ class MultiTaskModel(nn.Module):
             and, where they are all tasks, extras and backbone. The outputs of the other tasks do not move.
         checkpoint_levels: levels (True: all) whose blocks keep only their inputs during training and run again in the
             backward pass: the same gradients from less memory, for a second forward pass; not saved with the model.
-        levels, image_size, example_inputs: see `trace_backbone`.
-        spec: a description traced before, instead of the three.
+        levels: where the tree may fork, see `resolve_levels`.
+        image_size: height and width to trace the backbone at, see `trace_backbone`.
+        example_inputs: further keyword inputs of the backbone for one image, see `trace_backbone`.
+        spec: a description traced before, instead of these three.
 
     Raises:
         UserError: tree and tasks disagree, two tasks of one name, an argument of another kind, an unknown task in
@@ -86,7 +88,7 @@ class MultiTaskModel(nn.Module):
             tree = TaskTree.shared(list(self.tasks), len(spec.levels))
         elif not isinstance(tree, TaskTree):
             tree = TaskTree(tree)
-        _check_tree(tree, self.tasks)
+        check_tree(tree, self.tasks)
         self.train_tasks = check_train_tasks(train_tasks, self.tasks)
         self.backbone = BranchedBackbone(
             backbone, spec, tree, adapter, extras, train_backbone, self.train_tasks, checkpoint_levels
@@ -110,14 +112,17 @@ class MultiTaskModel(nn.Module):
 
     @property
     def tree(self) -> TaskTree:
+        """Which tasks share adapters at which level."""
         return self.backbone.tree
 
     @property
     def spec(self) -> BackboneSpec:
+        """The traced backbone: levels, sites, costs."""
         return self.backbone.spec
 
     @property
     def adapter(self) -> Adapter | None:
+        """The adapter family; None where only decoders, extras or the whole backbone train."""
         return self.backbone.adapter
 
     @property
@@ -134,6 +139,7 @@ class MultiTaskModel(nn.Module):
         return parameter.removeprefix("backbone.frozen.") in self.backbone.trainable
 
     def train(self, mode: bool = True) -> MultiTaskModel:
+        """As of any module, but what does not train keeps its BatchNorm statistics."""
         super().train(mode)
         self._keep_frozen_statistics()
         return self
@@ -285,17 +291,8 @@ class MultiTaskModel(nn.Module):
         )
 
     def requires_grad_(self, requires_grad: bool = True) -> MultiTaskModel:
-        """Freeze everything, or let train again what the plan trains; see `BranchedBackbone.requires_grad_`."""
+        """Freeze everything, or let train again what the plan trains; what it freezes stays frozen."""
         self.backbone.requires_grad_(requires_grad)
         for name, decoder in self.decoders.items():
             decoder.requires_grad_(requires_grad and name in self.train_tasks)
         return self
-
-
-def _check_tree(tree: TaskTree, tasks: Mapping[str, Task]) -> None:
-    for name in tree.tasks:
-        if name not in tasks:
-            raise unknown("task in the tree", name, tasks)
-    missing = sorted(set(tasks) - set(tree.tasks))
-    if missing:
-        raise UserError(f"the tree misses task {missing[0]!r}: every task belongs to one group at every level")

@@ -53,7 +53,13 @@ class Reach:
 
 
 class Nodes(Sequence[Any]):
-    """The adapter modules of the G active groups at one site, in fold order."""
+    """The adapter modules of the G active groups at one site, in fold order.
+
+    Args:
+        modules: one for each group.
+        reach: which of them a backward pass reaches.
+        level: of the site.
+    """
 
     def __init__(self, modules: Sequence[nn.Module], reach: Reach, level: int) -> None:
         self.modules, self.reach, self.level = modules, reach, level

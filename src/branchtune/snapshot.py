@@ -110,7 +110,7 @@ class ModelSnapshot(MultiTaskModel):
     remove_task = training_only = add_task
 
     def merge(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise UserError(f"this model is {self.kind} already: merge the one that it was made from")
+        raise UserError(f"this model is {self.kind} already: use merge() of the one that it was made from")
 
     def low_memory(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise UserError(f"this model is {self.kind} already: use low_memory() of the one that it was made from")

@@ -1,8 +1,8 @@
 """The tasks' streams of a comb: the last block of every level once more, for all tasks at once, on what is theirs.
 
 The main pass keeps what the last block of a level was given and what its frozen layers returned. A copy of the block
-whose attention and MLP layers read these instead of computing them then runs on the input folded once for each task:
-the block's own code does windows, shortcuts, norms and non-linearities, and only the tasks' adapters multiply.
+whose attention and MLP layers read these instead of computing them then runs on what the group of each task was given,
+folded: the block's own code does windows, shortcuts, norms and non-linearities, and only the tasks' adapters multiply.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from branchtune.adapters.comb import TASK_LAYERS, Comb
@@ -23,7 +24,9 @@ from branchtune.backbone.clone import OwnHook
 from branchtune.backbone.features import first_tensor
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.errors import UserError
+from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
+from branchtune.route import Route
 
 # Per call, as the run of the main pass: what its hooks kept, and the adapters that the streams read while they run.
 _kept: ContextVar[dict[str, Any] | None] = ContextVar("branchtune_streams", default=None)
@@ -85,29 +88,44 @@ class TaskStreams:
         finally:
             _kept.reset(token)
 
-    def run(self, kept: dict[str, Any], tasks: Sequence[str], adapters: nn.ModuleDict, reach: Reach) -> list[Tensor]:
-        """The raw output of every level for all `tasks`, `[T * B, ...]`, task-major."""
+    def run(self, kept: dict[str, Any], route: Route, adapters: nn.ModuleDict, reach: Reach) -> list[Tensor]:
+        """The raw output of every level for all tasks of the route, `[T * B, ...]`, task-major."""
         outputs = []
+        tasks = list(route.slot)
         for level, block in zip(self.spec.levels, self._blocks, strict=True):
             here = [adapters[f"{level.index}/{task}/stream"] for task in tasks]
             kept["nodes"] = {
                 site.name: (site, Nodes([node[site.key] for node in here], reach, level.index))  # type: ignore[index]
                 for site in self.comb.task_sites(self.spec, level.index)
             }
+            kept["fold"] = _Fold([route.slot[task][level.index] for task in tasks], route.width(level.index))
             kept["scale"], kept["dropout"] = self.comb.task_alpha / self.comb.r_task, self.comb.lora_dropout
             args, kwargs = kept[block.name]
             block.replay.train(block.source.training)
             token = _kept.set(kept)
             try:
-                stream = first_tensor(block.replay(_fold(args[0], len(tasks)), *args[1:], **kwargs))
+                stream = first_tensor(block.replay(kept["fold"](args[0]), *args[1:], **kwargs))
             finally:
                 _kept.reset(token)
             outputs.append(stream if block.after is None else first_tensor(block.after(stream)))
         return outputs
 
 
-def _fold(tensor: Tensor, times: int) -> Tensor:
-    return tensor.repeat(times, *[1] * (tensor.ndim - 1))
+@dataclass(frozen=True)
+class _Fold:
+    """What the groups have, `[G * n, ...]`, once for every task, `[T * n, ...]`.
+
+    Attributes:
+        slots: the position of every task's group.
+        groups: G.
+    """
+
+    slots: Sequence[int]
+    groups: int
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        parts = split_groups(tensor, self.groups)
+        return torch.cat([parts[slot] for slot in self.slots])
 
 
 def _replay(block: nn.Module, name: str) -> nn.Module:
@@ -132,9 +150,9 @@ class _Replayed(nn.Module):
         site, nodes = kept["nodes"][self.site]
         inputs, output = kept[self.site]
         # The attention was computed once, for all tasks; the layers after it see what is the task's own.
-        own = _fold(inputs, len(nodes)) if self.site.endswith(".attn.proj") else x
+        own = kept["fold"](inputs) if self.site.endswith(".attn.proj") else x
         own = nn.functional.dropout(own, kept["dropout"], self.training)
-        return LoRALinear.adapt(site, nodes, own, _fold(output, len(nodes)), kept["scale"])
+        return LoRALinear.adapt(site, nodes, own, kept["fold"](output), kept["scale"])
 
 
 class _Keep(OwnHook):

@@ -15,7 +15,13 @@ Partition = tuple[Group, ...]
 
 @dataclass(frozen=True, order=True)
 class Node:
-    """One group of tasks at one level: a node of the tree, and the owner of one adapter set."""
+    """One group of tasks at one level: a node of the tree, and the owner of one adapter set.
+
+    Attributes:
+        level: its level, 0 next to the stem.
+        index: of the group among those of its level.
+        tasks: names, sorted.
+    """
 
     level: int
     index: int
@@ -40,11 +46,13 @@ class TaskTree:
     Raises:
         UserError: a level misses or repeats a task, or does not refine the level before it.
 
-    >>> tree = TaskTree([[["depth", "normals", "semseg"]], [["semseg"], ["normals", "depth"]]])
-    >>> tree.group_counts
-    (1, 2)
-    >>> tree.levels[1]
-    (('depth', 'normals'), ('semseg',))
+    Examples:
+        >>> together, apart = [["depth", "edge", "normals"]], [["edge"], ["normals", "depth"]]
+        >>> tree = TaskTree([together, apart])
+        >>> tree.group_counts
+        (1, 2)
+        >>> tree.levels[1]
+        (('depth', 'normals'), ('edge',))
     """
 
     levels: tuple[Partition, ...]
@@ -81,6 +89,7 @@ class TaskTree:
 
     @property
     def num_levels(self) -> int:
+        """Number of levels."""
         return len(self.levels)
 
     @property
@@ -136,8 +145,9 @@ class TaskTree:
         Raises:
             UserError: a task of that name is there, there is no task `like`, or `levels` is out of range.
 
-        >>> TaskTree([[["a", "b"]], [["a"], ["b"]]]).with_task("c", like="a", levels=1).levels[1]
-        (('a',), ('b',), ('c',))
+        Examples:
+            >>> TaskTree([[["a", "b"]], [["a"], ["b"]]]).with_task("c", like="a", levels=1).levels[1]
+            (('a',), ('b',), ('c',))
         """
         if task in self.tasks:
             raise UserError(f"the tree already has a task {task!r}: give the new one another name")

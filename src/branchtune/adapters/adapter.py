@@ -69,6 +69,7 @@ class Adapter(ABC):
         """The adapted output of the site.
 
         Args:
+            site: where.
             nodes: the modules made by `build`, one for each of the G groups; `nodes.stack(name)` gives a parameter
                 of all of them as `[G, ...]`, with a gradient for those alone that a backward pass reaches.
             inputs: what the frozen layer saw, `[G * n, ...]`, group-major.

@@ -44,6 +44,7 @@ class Bottleneck(Adapter):
             raise UserError(f"unknown activation {self.activation!r}: use gelu, relu or silu")
 
     def width(self, site: Site) -> int:
+        """Hidden channels at `site`."""
         return max(1, int(site.out_channels / self.reduction))
 
     def select_sites(self, spec: BackboneSpec) -> tuple[Site, ...]:

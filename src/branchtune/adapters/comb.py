@@ -1,4 +1,4 @@
-"""MTLoRA's comb (arXiv 2403.20320): one shared LoRA, and a LoRA per task whose stream feeds only the task's decoder."""
+"""MTLoRA's comb (arXiv 2403.20320): beside what tasks share, a LoRA per task whose stream feeds only its decoder."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TASK_LAYERS = ("attn.proj", "mlp.fc1", "mlp.fc2")
 
 @dataclass(frozen=True)
 class Comb(LoRA):
-    """LoRA shared by all tasks, and in the last block of every level one per task on attn.proj, mlp.fc1 and mlp.fc2.
+    """LoRA on every node, and in the last block of every level one per task on attn.proj, mlp.fc1 and mlp.fc2.
 
-    With x the shared activation and x_t the task's, a layer of the last block gives y = W0 x + b + s B A x to the
-    shared stream, which goes on unchanged, and y_t = W0 x + b + s_t B_t A_t x_t to the task's stream, which ends in
-    its decoder. The frozen product and the attention are computed once. Needs transformer blocks and a tree that never
-    forks.
+    With x the activation of the task's group and x_t the task's, a layer of the last block gives y = W0 x + b + s B A x
+    to the group's stream, which goes on unchanged, and y_t = W0 x + b + s_t B_t A_t x_t to the task's stream, which
+    ends in its decoder. The frozen product and the attention are computed once per group. On a tree that never forks
+    this is MTLoRA; where it forks, every branch is a comb. Needs transformer blocks.
 
     Args:
         r_task: rank of the tasks' adapters.
@@ -58,7 +58,7 @@ class Comb(LoRA):
         if isinstance(adapter, cls):
             return adapter
         if not isinstance(adapter, LoRA):
-            raise UserError(f"method=comb is made of LoRA, the adapter is {type(adapter).__name__}")
+            raise UserError(f"streams of the tasks are made of LoRA, the adapter is {type(adapter).__name__}")
         shared: dict[str, Any] = {field.name: getattr(adapter, field.name) for field in fields(LoRA)}
         return cls(**shared, task_alpha=adapter.lora_alpha / adapter.r * cls.r_task)
 

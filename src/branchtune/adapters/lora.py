@@ -65,9 +65,11 @@ class LoRA(Adapter):
                     raise UserError(f"{key} must be finite and not 0, got {alpha}")
 
     def rank(self, site: Site) -> int:
+        """Rank of the update at `site`."""
         return self.rank_pattern.get(site.level, self.r)
 
     def scale(self, site: Site) -> float:
+        """Factor of the update at `site`, lora_alpha / r."""
         return self.alpha_pattern.get(site.level, self.lora_alpha) / self.rank(site)
 
     def with_ranks(self, ranks: Sequence[int]) -> Self:

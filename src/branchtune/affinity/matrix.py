@@ -42,6 +42,7 @@ class AffinityCost:
 
     @property
     def passes(self) -> int:
+        """All passes together."""
         return self.images + self.gradients + self.fit_images
 
     def share(self, training_images: int) -> float:
@@ -114,7 +115,9 @@ class Affinity:
         """An affinity from numbers of one's own, for planning by hand; errors are unknown.
 
         Args:
+            tasks: names, in the order of rows and columns.
             overall: `[T, T]`, symmetric.
+            spec: the traced backbone (`trace_backbone`).
             per_level: `[L, T, T]`; default: `overall` at every level.
         """
         matrix = np.asarray(overall, dtype=np.float64)
@@ -124,12 +127,13 @@ class Affinity:
     def corrected(self, level: int | None = None) -> Matrix:
         """The affinity without its attenuation by the noise of single samples: `[T, T]` in [-1, 1], diagonal 1.
 
-        For plain cosine, A[t, t'] = <m_t, m_t'> with m_t the mean unit gradient of task t, so that two tasks that agree
-        perfectly score only as high as each agrees with itself. A[t, t'] / sqrt(A[t, t] A[t', t']) is the cosine of
-        m_t and m_t': it compares levels and tasks of different noise. Standard errors s make the estimate cautious:
+        For plain cosine, `A[t, t'] = <m_t, m_t'>` with m_t the mean unit gradient of task t, so that two tasks that
+        agree perfectly score only as high as each agrees with itself. `A[t, t'] / sqrt(A[t, t] A[t', t'])` is the
+        cosine of m_t and m_t': it compares levels and tasks of different noise. Standard errors s make the estimate
+        cautious:
 
-        - numerator: A[t, t'] max(0, 1 - (s[t, t'] / A[t, t'])^2), positive-part shrinkage, zero for what is noise;
-        - denominator: max(A[t, t], 2 s[t, t]) for the agreement of t with itself.
+        - numerator: `A[t, t'] max(0, 1 - (s[t, t'] / A[t, t'])^2)`, positive-part shrinkage, zero for what is noise;
+        - denominator: `max(A[t, t], 2 s[t, t])` for the agreement of t with itself.
 
         Both errors vanish with more samples. Where the denominator is not positive, a pair keeps its plain value.
 

@@ -72,10 +72,13 @@ def measure_affinity(
             gradients by |g| + |g'| first, over disjoint pairs.
         source: gradients of the "adapters", or of the frozen "weights" at their sites (one sample at a time, slower).
         samples: images to use; a loader that runs out gives fewer.
-        decoder_steps, decoder_lr: of fitting the decoders; 0 steps measure with random ones.
+        decoder_steps: of fitting the decoders; with 0 they are random.
+        decoder_lr: learning rate of fitting them.
         decoders: fitted decoders (`MultiTaskModel.decoders` or its state) instead of fitting.
-        levels, image_size, example_inputs, spec: see `MultiTaskModel`; a batch holds the values of `example_inputs`
-            under the same names.
+        levels: see `MultiTaskModel`.
+        image_size: see `MultiTaskModel`.
+        example_inputs: see `MultiTaskModel`; a batch holds the values under the same names.
+        spec: see `MultiTaskModel`.
         seed: of adapters, decoders and a loader that shuffles with torch's global generator.
         progress: called as `progress(step, done, total)`, with step "decoders" or "affinity".
 

@@ -111,6 +111,9 @@ def source_of(backbone: nn.Module) -> BackboneSource | None:
 
     A model straight from timm does not know whether its weights were loaded, nor most of its constructor arguments
     (`img_size` and `dynamic_img_size` show): the fingerprint of its weights must tell whether a new one is the same.
+
+    Args:
+        backbone: any module.
     """
     noted = getattr(backbone, "branchtune_source", None)
     if isinstance(noted, BackboneSource):
@@ -129,7 +132,11 @@ def source_of(backbone: nn.Module) -> BackboneSource | None:
 
 
 def report_of(backbone: nn.Module) -> WeightReport | None:
-    """What became of every key of the file that `create_backbone` loaded; None where timm loaded the weights."""
+    """What became of every key of the file that `create_backbone` loaded; None where timm loaded the weights.
+
+    Args:
+        backbone: any module.
+    """
     return getattr(backbone, "branchtune_report", None)
 
 

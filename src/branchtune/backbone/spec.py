@@ -16,11 +16,16 @@ class Site:
     Attributes:
         name: the module's path in the backbone, e.g. `layers.0.blocks.1.attn.qkv`.
         level: index of the level that runs it.
+        kind: "linear", "conv2d" or "block".
         in_channels: channels of its input (of its output, for a block).
         out_channels: channels of its output.
         positions: output positions per image, summed over its calls: tokens, or height x width.
         channel_axis: axis of the channels in the output, 1 or -1.
-        kernel_size, stride, padding, dilation, groups: of a convolution.
+        kernel_size: of a convolution.
+        stride: of a convolution.
+        padding: of a convolution.
+        dilation: of a convolution.
+        groups: of a convolution.
     """
 
     name: str
@@ -44,7 +49,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Feature:
-    """The feature map at the end of a level: `[B, channels, height, width]` for the traced image size."""
+    """The feature map at the end of a level: `[B, channels, height, width]` for the traced image size.
+
+    Attributes:
+        channels: C.
+        height: H, in cells of the map.
+        width: W.
+        layout: of the backbone's own output there; "intermediates" comes from timm's `forward_intermediates`.
+        prefix_tokens: class and register tokens before those of the image, in "NLC".
+    """
 
     channels: int
     height: int
@@ -58,6 +71,10 @@ class Level:
     """A consecutive slice of the backbone, from the call of module `start` to the return of module `end`.
 
     Attributes:
+        index: its number, 0 next to the stem.
+        start: name of its first module.
+        end: name of its last module.
+        feature: the map at its end.
         macs: multiply-accumulates of the frozen operations that see the batch, per image.
     """
 
@@ -122,4 +139,5 @@ class BackboneSpec:
         return self.stem_macs + sum(level.macs for level in self.levels)
 
     def describe_levels(self) -> str:
+        """The levels in one line: modules and the shape of the feature map."""
         return "; ".join(map(str, self.levels))

@@ -113,10 +113,14 @@ def repeat_inputs(example_inputs: Mapping[str, Tensor] | None, times: int) -> di
     """The inputs of one image, for a batch of `times` equal ones.
 
     Raises:
-        UserError: an input that is not for one image.
+        UserError: no tensors by name, or one that is not for one image.
     """
+    if not isinstance(example_inputs or {}, Mapping):
+        raise UserError(f"example_inputs={example_inputs!r}: pass a dict of tensors by the names of their arguments")
     inputs = {}
     for name, value in (example_inputs or {}).items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"example input {name!r} is of type {type(value).__name__}: pass a torch tensor")
         if value.shape[:1] != (1,):
             raise UserError(f"example input {name!r} has shape {tuple(value.shape)}: give it for one image (batch 1)")
         inputs[name] = torch.cat([value] * times)

@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
     affinity = Affinity.load(path / "affinity.json" if path.is_dir() else path)
     folder = path if path.is_dir() else path.parent
     config = _run_config(folder)
-    adapter = options.adapter or (config.adapter if config else LoRA())
+    adapter = options.adapter or (config.family if config else LoRA())
     limit = _adapter_limit(folder, config)
     tree = plan(
         affinity,

@@ -13,9 +13,9 @@ from branchtune.errors import UserError
 from branchtune.settings import parse
 
 TEXT = """Apply a run's model to an image, or to every image of a folder. For each image and task two files are written:
-<image>.<task>.npy, the output at the image's own size, and <image>.<task>.png, a picture of it; and for each image
-<image>.sheet.png, all of them on one page. Interrupted, the same command goes on; images that cannot be read are named
-and left out."""
+<image>.<task>.npy, the prediction at the image's own size (class indices, depth in metres, unit normals,
+probabilities), and <image>.<task>.png, a picture of it; and for each image <image>.sheet.png, all of them on one page.
+Interrupted, the same command goes on; images that cannot be read are named and left out."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -35,6 +35,11 @@ def run(argv: Sequence[str]) -> None:
         type=Literal["overlay", "beside", "none"],
         default="overlay",
         help="the pictures on the sheet: blended over the image, or beside it; none: no sheet",
+    )
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="also <image>.<task>.scores.npy, the scores of every class, float32 [classes, height, width]",
     )
     add_low_memory(parser)
     parser.add_argument("--overwrite", action="store_true", help="also predict what the folder holds already")
@@ -60,13 +65,14 @@ def run(argv: Sequence[str]) -> None:
         overwrite=options.overwrite,
         low_memory=options.low_memory,
         sheet=None if options.sheet == "none" else options.sheet,
+        scores=options.scores,
     )
     kept = f", {done.present} were there already" if done.present else ""
     reporter.say(f"wrote {done.written} images to {options.out}{kept}")
     for reason in done.skipped:
         reporter.say(f"skipped {reason}")
     if len(done.skipped) == len(paths):
-        raise UserError(f"none of the {len(paths)} images could be read")
+        raise UserError(f"none of the {len(paths)} images could be predicted, each is named above")
 
 
 def _images(path: Path) -> list[Path]:

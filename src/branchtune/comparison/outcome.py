@@ -14,9 +14,11 @@ from branchtune.tables.outcome import Outcome
 def outcome(comparison: Comparison) -> Outcome:
     """All tables, with what they count and how to remake them; a record is one method."""
     first = next(iter(comparison.runs.values()))[0]
+    versions = first.versions
+    code = " at commit " + versions["commit"] if "commit" in versions else ""
     note = (
         f"Δm divides by {comparison.reference.id!r} (mean over the same seeds). Made by `{comparison.command}` on "
-        f"{first.hardware}, torch {first.versions['torch']}, branchtune {first.versions['branchtune']}."
+        f"{first.hardware}, torch {versions['torch']}, branchtune {versions['branchtune']}{code}."
     )
     summary = {row.method: asdict(row) for row in rows(comparison)}
     records = [_record(comparison, row) for row in rows(comparison)]

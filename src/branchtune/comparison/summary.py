@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy.special import stdtrit
+
 from branchtune.comparison.methods import SINGLE
 from branchtune.comparison.result import Comparison
 from branchtune.evaluation.delta_m import delta_m
@@ -34,6 +36,14 @@ class Spread:
     def error(self) -> float:
         """Standard error of the mean."""
         return self.deviation / math.sqrt(self.count)
+
+    @property
+    def margin(self) -> float:
+        """Half the width of the 95 % confidence interval of the mean: t_{0.975, count - 1} standard errors.
+
+        Student's t, and not twice the standard error: with three seeds it is 4.3, with two 12.7 standard errors.
+        """
+        return math.nan if self.count < 2 else float(stdtrit(self.count - 1, 0.975)) * self.error
 
 
 @dataclass(frozen=True)

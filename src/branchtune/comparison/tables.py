@@ -10,6 +10,8 @@ from branchtune.comparison.summary import Row, Spread, advantage, rows
 from branchtune.tables.cells import Cells
 from branchtune.tables.numbers import arrow, count
 
+DIFFERENCE = ["mean", "standard error", "95 % interval", "verdict"]
+
 
 def tables(comparison: Comparison) -> list[Cells]:
     """Everything that a comparison prints, without empty tables."""
@@ -59,15 +61,23 @@ def differences(comparison: Comparison, method: str = "branched") -> Cells:
     body = []
     for other in others if method in comparison.runs else ():
         spread = advantage(comparison, method, other)
-        body.append([f"{TITLES[method]} − {TITLES[other]}", f"{spread.mean:+.2f}", _error(spread), verdict(spread)])
-    return Cells("Differences of Δm in points", ["difference", "mean", "standard error", "verdict"], body)
+        body.append([f"{TITLES[method]} − {TITLES[other]}", *difference(spread)])
+    return Cells("Differences of Δm in points, paired by seed", ["difference", *DIFFERENCE], body)
+
+
+def difference(spread: Spread) -> list[str]:
+    """The cells under `DIFFERENCE`."""
+    known = not math.isnan(spread.error)
+    low, high = spread.mean - spread.margin, spread.mean + spread.margin
+    interval = [f"{spread.error:.2f}", f"{low:+.2f} to {high:+.2f}"] if known else ["-", "-"]
+    return [f"{spread.mean:+.2f}", *interval, verdict(spread)]
 
 
 def verdict(spread: Spread) -> str:
-    """Whether the difference is larger than twice its standard error, and in which direction."""
+    """Whether the 95 % confidence interval of the difference lies on one side of zero, and on which."""
     if math.isnan(spread.error):
         return "one seed: undecided"
-    if abs(spread.mean) <= 2 * spread.error:
+    if abs(spread.mean) <= spread.margin:
         return "within noise"
     return "ahead" if spread.mean > 0 else "behind"
 
@@ -84,7 +94,3 @@ def _spread(spread: Spread, signed: bool = False) -> str:
     mean = round(spread.mean, digits) + 0.0  # no minus before a zero
     text = f"{mean:{'+' if signed else ''}.{digits}f}"
     return text if math.isnan(spread.deviation) else f"{text} ± {spread.deviation:.{digits}f}"
-
-
-def _error(spread: Spread) -> str:
-    return "-" if math.isnan(spread.error) else f"{spread.error:.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -21,6 +22,7 @@ DAMAGED = (
     zlib.error,
     Image.DecompressionBombError,
 )
+TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def read_image(path: Path, *, upright: bool = False) -> np.ndarray:
@@ -106,9 +108,17 @@ def read_floats(path: Path, expected: str, ndim: int) -> np.ndarray:
 
 def _open(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+        with opened as image:
             image.load()
             return image
+    except TOO_LARGE as error:
+        most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise UserError(
+            f"{path}: more than {most:.0f} million pixels are not read: make it smaller or leave it out"
+        ) from error
     except DAMAGED as error:
         raise _unreadable(path, error) from error
 

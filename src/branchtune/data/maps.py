@@ -11,8 +11,10 @@ F.rotate(NormalMap(normals), 20)  # turns the map and the (x, y) of every normal
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -20,6 +22,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from branchtune.tasks.task import TargetKind
+
+MapKind = TargetKind | Literal["lines"]
 
 NEAREST = InterpolationMode.NEAREST
 
@@ -36,6 +40,13 @@ class ValueMap(LabelMap):
     """Numbers `[H, W]`, NaN ignored."""
 
 
+class LineMap(ValueMap):
+    """Thin lines, `[H, W]`, NaN ignored: a pixel that shrinking makes has the largest value of those that it covers.
+
+    The nearest pixel breaks a line one pixel wide into dots: shrunk to a half, it keeps a half of them.
+    """
+
+
 class DepthMap(LabelMap):
     """Metres `[H, W]`: `zoomed` divides them."""
 
@@ -47,15 +58,16 @@ class NormalMap(LabelMap):
     """
 
 
-_CLASSES: dict[TargetKind, type[LabelMap]] = {
+_CLASSES: dict[MapKind, type[LabelMap]] = {
     "classes": ClassMap,
     "values": ValueMap,
+    "lines": LineMap,
     "depth": DepthMap,
     "normals": NormalMap,
 }
 
 
-def as_map(target: Tensor, kind: TargetKind) -> LabelMap:
+def as_map(target: Tensor, kind: MapKind) -> LabelMap:
     """A target with the behaviour of its kind, without a copy."""
     return target.as_subclass(_CLASSES[kind])
 
@@ -71,7 +83,19 @@ def zoomed(target: LabelMap, scale: float) -> LabelMap:
 def _resize(target: LabelMap, size: Any, interpolation: Any = None, **options: Any) -> LabelMap:
     # NEAREST_EXACT samples at pixel centres; a Mask's own kernel would take NEAREST, which is half a pixel off.
     options = {**options, "interpolation": InterpolationMode.NEAREST_EXACT, "antialias": False}
+    if isinstance(target, LineMap):
+        target = _shrunk(target, size)
     return _apply(F.resize_image, target, size, **options)
+
+
+def _shrunk(target: LineMap, size: Sequence[int]) -> LineMap:
+    """The largest value of every cell, along the axes that `size` shrinks; NaN where all of a cell is."""
+    values = target.as_subclass(Tensor).numpy()
+    for axis, length in enumerate(size):
+        if length < values.shape[axis]:
+            starts = -(-np.arange(length) * values.shape[axis] // length)  # rounded up: the cells part the pixels
+            values = np.fmax.reduceat(values, starts, axis)
+    return tv_tensors.wrap(torch.from_numpy(values), like=target)
 
 
 @F.register_kernel(functional="resized_crop", tv_tensor_cls=LabelMap)

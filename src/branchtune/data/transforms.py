@@ -13,13 +13,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from branchtune.data.augmentation import Augmentation, Interpolation
-from branchtune.data.maps import ClassMap, LabelMap, NormalMap, ValueMap, as_map, zoomed
+from branchtune.data.maps import ClassMap, LabelMap, LineMap, MapKind, NormalMap, ValueMap, as_map, zoomed
 from branchtune.errors import UserError
 from branchtune.ignored import IGNORED_CLASS
-from branchtune.tasks.task import TargetKind
 
 Sample = dict[str, Any]
-Kinds = Mapping[str, TargetKind]
+Kinds = Mapping[str, MapKind]
 
 _MODES: dict[Interpolation, tuple[InterpolationMode, bool]] = {
     "linear": (InterpolationMode.BILINEAR, True),
@@ -47,8 +46,9 @@ def resized_crop(
 ) -> Sample:
     """Cut a window out of image and maps, bring it to `size`, and divide depth by `scale`.
 
-    Every map is resampled by its nearest pixel: classes stay classes, normals stay unit normals, and an ignored pixel
-    never bleeds into its neighbours. Normals keep their direction under zoom, as in the recipe of scale-lab/MTLoRA.
+    Maps are resampled by their nearest pixel: classes stay classes, normals stay unit normals, and an ignored pixel
+    never bleeds into its neighbours. Lines that shrink stay whole (`LineMap`). Normals keep their direction under
+    zoom, as in the recipe of scale-lab/MTLoRA.
 
     Args:
         sample: as for `flip_horizontal`; maps have the image's height and width.
@@ -58,7 +58,7 @@ def resized_crop(
         scale: zoom factor.
         interpolation: `linear` resamples the image bilinearly, antialiased where it shrinks. `cubic` is the published
             recipe: image and normals bicubically, without antialiasing, and normals brought back to unit length;
-            pixels whose nearest one is ignored stay ignored.
+            pixels whose nearest one is ignored stay ignored; lines by their nearest pixel too.
     """
     mode, antialias = _MODES[interpolation]
     place = {"top": window[0], "left": window[1], "height": window[2], "width": window[3], "size": list(size)}
@@ -68,6 +68,8 @@ def resized_crop(
             # The kernel for bytes clamps between its two passes.
             smooth = F.resized_crop(value.float(), **place, interpolation=mode, antialias=antialias)
             return smooth.round().clamp(0, 255).to(torch.uint8)
+        if interpolation == "cubic" and isinstance(value, LineMap):
+            value = value.as_subclass(ValueMap)
         changed = F.resized_crop(value, **place, interpolation=mode, antialias=antialias)
         if interpolation == "cubic" and isinstance(value, NormalMap):
             plain = value.as_subclass(Tensor).nan_to_num(0.0)
@@ -125,7 +127,7 @@ def _unit(vectors: Tensor, valid: Tensor) -> LabelMap:
     return as_map(unit, "normals")
 
 
-def _maps(sample: Sample, kinds: Kinds) -> list[tuple[str, TargetKind]]:
+def _maps(sample: Sample, kinds: Kinds) -> list[tuple[str, MapKind]]:
     return [(n, kind) for n, kind in kinds.items() if kind != "image" and sample.get(n) is not None]
 
 

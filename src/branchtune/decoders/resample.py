@@ -23,6 +23,23 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return _Resize.apply(x, (int(size[0]), int(size[1])))
 
 
+def resized_rows(x: Tensor, size: tuple[int, int], rows: range) -> Tensor:
+    """Some rows of `resize(x, size)`, without the memory of all of them; no gradient.
+
+    Args:
+        x: `[B, C, h, w]`.
+        size: of the whole result.
+        rows: consecutive ones, `[B, C, len(rows), size[1]]` is returned.
+    """
+    place = (torch.arange(rows.start, rows.stop, dtype=torch.float64) + 0.5) * (x.shape[2] / size[0]) - 0.5
+    place = place.clamp(0, x.shape[2] - 1)
+    above = place.floor()
+    share = (place - above).to(x.device, x.dtype)[:, None]
+    first = above.long().to(x.device)
+    lines = torch.lerp(x[:, :, first], x[:, :, (first + 1).clamp(max=x.shape[2] - 1)], share)
+    return _interpolate(lines, (len(rows), size[1]))
+
+
 def _interpolate(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 

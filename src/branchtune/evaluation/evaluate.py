@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from branchtune.batch import read_batch, read_images
-from branchtune.joint import joint_sum, processes
+from branchtune.joint import joint_sum
+from branchtune.metrics.streaming import StreamingMetric
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Advance
 from branchtune.tasks.task import Task
@@ -47,26 +50,44 @@ class TaskMetrics:
                 metric.update(output, target)
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Per task its metrics by name, and `loss`: the batches' mean, weighted by their labelled samples."""
+        """Per task its metrics by name, and `loss`: the batches' mean, weighted by their labelled samples.
+
+        NaN where no process has found a label of the task.
+        """
         result = {}
         for task, metrics in self.metrics.items():
-            values: dict[str, float] = {}
-            for key, metric in metrics.items():
-                # torchmetrics adds up the processes' states: all of them have to compute
-                found = metric.compute() if metric.update_called or processes() > 1 else float("nan")
-                several = found if isinstance(found, Mapping) else {key: found}
-                values |= {name: float(value) for name, value in several.items()}
             sums = torch.tensor([(loss * count, count) for loss, count in self.losses[task]], dtype=torch.float64)
             total, counted = joint_sum(sums.reshape(-1, 2).sum(dim=0)).tolist()
+            values: dict[str, float] = {}
+            for key, metric in metrics.items():
+                found = _joint(metric) if counted or isinstance(metric, StreamingMetric) else float("nan")
+                several = found if isinstance(found, Mapping) else {key: found}
+                values |= {name: float(value) for name, value in several.items()}
             result[task] = {**values, "loss": total / counted if counted else float("nan")}
         return result
+
+
+def _joint(metric: Metric) -> Any:
+    """What the metric finds with the states of all processes, of which every one must call this, updated or not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
+        return metric.compute()
 
 
 @torch.no_grad()
 def evaluate(
     model: MultiTaskModel, batches: Iterable[Mapping[str, Any]], advance: Advance | None = None
 ) -> dict[str, dict[str, float]]:
-    """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored."""
+    """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored.
+
+    Args:
+        model: on any device; the metrics are computed on the CPU.
+        batches: as `Collate` makes them; a sample without a task's label is skipped there.
+        advance: called after every batch.
+
+    Returns:
+        Per task its metrics by name, and `loss`, the batches' mean, weighted by their labelled samples.
+    """
     metrics = TaskMetrics(model.tasks.values(), final=True)
     device = next(model.parameters()).device
     training = model.training

@@ -54,8 +54,10 @@ class PublishedTable:
     """Rows of one protocol; the first one is the single-task reference of all.
 
     Attributes:
-        id: its name in `published_tables`.
-        dataset, backbone, image_size: the setting that the numbers hold for.
+        id: its key in `published_tables`.
+        dataset: that the numbers hold for.
+        backbone: likewise.
+        image_size: likewise, height and width.
         note: on how to read them.
         tasks: task -> its metric.
         rows: the methods.
@@ -115,7 +117,14 @@ def published_tables() -> dict[str, PublishedTable]:
 
 
 def published_reference(name: str) -> Reference | None:
-    """The reference `<table>_single_task`, or None where there is no such table."""
+    """The single-task row of a packaged table, in the units of this package's metrics.
+
+    Args:
+        name: `<table>_single_task`, such as `pascal_swin_t_single_task`.
+
+    Returns:
+        None where there is no such table.
+    """
     table = published_tables().get(name.removesuffix(SUFFIX)) if name.endswith(SUFFIX) else None
     return None if table is None else table.reference()
 

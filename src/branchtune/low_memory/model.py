@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ class LowMemoryModel(ModelSnapshot):
     Attributes:
         precision: of the stored weights.
         num_stored: how many layers have theirs stored so.
-        bytes_before, bytes_after: memory of the backbone, without adapters.
+        bytes_before: memory of the backbone, without adapters, as it was.
+        bytes_after: the same now.
     """
 
     def __init__(
@@ -44,6 +46,12 @@ class LowMemoryModel(ModelSnapshot):
         before, after = (f"{count / 1e6:.1f} MB" for count in (self.bytes_before, self.bytes_after))
         return f"backbone: {before} -> {after}, {self.num_stored} weights in {self.precision}"
 
+    def merge(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise UserError(
+            "this model is low-memory: adapters merged into its weights would be rounded with them; use merge() of "
+            "the model that it was made from"
+        )
+
 
 @torch.inference_mode(False)
 @torch.no_grad()
@@ -57,6 +65,9 @@ def low_memory(
     metrics lose is printed by `branchtune evaluate RUN --low_memory int8`. All of a backbone's linear layers (and
     convolutions) but the extras are stored so, also where they were fine-tuned; the joint projection of
     `nn.MultiheadAttention` is no such layer.
+
+    It excludes `merge()`: adapters folded into weights would be rounded with them, often to nothing, as their changes
+    are small beside the weights. The model that is returned can be copied and pickled; it is not saved.
 
     Args:
         model: trained; the memory is saved once it, and the backbone that it was made from, are deleted.

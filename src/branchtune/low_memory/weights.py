@@ -1,4 +1,4 @@
-"""The weight of a layer, stored in low precision and widened when the layer runs."""
+"""Which layers can have their weights stored in low precision, and what memory is left."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
-from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from branchtune.errors import UserError, unknown
-from branchtune.images import is_autocast
 from branchtune.installed import check_installed
 from branchtune.low_memory.precision import Precision
+from branchtune.low_memory.widened import keep_bfloat16
 
 _LAYERS: Mapping[Precision, tuple[type[nn.Module], ...]] = {
     "bfloat16": (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -74,9 +73,8 @@ def store(layers: Iterable[Any], precision: Precision) -> None:
     for layer in layers:
         weight = layer.weight
         if precision == "bfloat16":
-            del layer.weight
-            layer.register_buffer("weight", stored.setdefault(weight, weight.detach().bfloat16().view(torch.int16)))
-            parametrize.register_parametrization(layer, "weight", _Widened(weight), unsafe=True)
+            bits = stored.setdefault(weight, weight.detach().bfloat16().view(torch.int16))
+            keep_bfloat16(layer, bits)
         elif weight in stored:
             layer.weight = stored[weight]
         else:
@@ -89,21 +87,7 @@ def _quantize(layer: Any) -> None:
         raise UserError(f"int8 weights cannot be made of {layer.weight.dtype}: use model.float() first")
     torchao = _torchao()
     torchao.quantize_(layer, torchao.Int8WeightOnlyConfig(set_inductor_config=False))
-
-
-class _Widened(nn.Module):
-    """bfloat16 kept as int16, which `model.float()` and the like leave alone -> a weight of the model's precision.
-
-    Under autocast, which would round it again, it stays bfloat16.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("like", weight.new_empty(0), persistent=False)
-
-    def forward(self, bits: Tensor) -> Tensor:
-        stored = bits.view(torch.bfloat16)
-        return stored if is_autocast(stored.device) else stored.to(self.like.dtype)  # type: ignore[arg-type]
+    vars(layer).pop("extra_repr", None)  # torchao's own, with which a layer cannot be pickled
 
 
 def stored_bytes(module: nn.Module) -> int:

@@ -50,6 +50,8 @@ class LevelChoice:
     """What `merge` does with one level, and why.
 
     Attributes:
+        level: its number.
+        groups: how many groups of tasks it has.
         merged: whether its adapters are folded into copies of the weights.
         parameters_copied: what the groups' weights hold beyond one copy; 0 where the adapters stay live.
         bytes_copied: the same in bytes.

@@ -42,7 +42,7 @@ def merge(
     Outputs are those of `model` in eval mode, up to rounding; this is checked on two random images. A level with one
     group gets one copy of its adapted weights and runs as the plain backbone does. A level with G groups gets G copies
     and runs its modules once for every group that the asked tasks need, on that group's rows alone. Other levels stay
-    folded, with live adapters.
+    folded, with live adapters. A merged model cannot be stored in low memory, which would round its adapters.
 
     Args:
         model: trained, on the device where it will run.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from branchtune.cost import LevelCost, TreeCost
+from branchtune.errors import UserError
 from branchtune.merging.backbone import MergedBackbone
 from branchtune.merging.choice import LevelChoice
 from branchtune.model import MultiTaskModel
@@ -55,6 +56,12 @@ class MergedModel(ModelSnapshot):
     def count_parameters(self, *, trained_only: bool = False) -> dict[str, int]:
         """Parameters by owner; none of them trains. `merged`: weights that adapters were folded into, every copy."""
         return {} if trained_only else dict(self._counts)
+
+    def low_memory(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise UserError(
+            "this model is merged: low precision would round its adapters with the weights that hold them; use "
+            "low_memory() of the model that it was made from, whose adapters stay live and exact"
+        )
 
 
 def _counts(model: MultiTaskModel, backbone: MergedBackbone) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -11,16 +12,21 @@ from branchtune.errors import UserError
 from branchtune.planning.planner import plan
 from branchtune.tree import TaskTree
 
+_DIFFERENT, _VAIN = 64, 500  # trees that differ, and draws without a new one after which there is no other
 
-def random_tree(tasks: Sequence[str], groups: Sequence[int], seed: int) -> TaskTree:
+
+def random_tree(tasks: Sequence[str], groups: Sequence[int], seed: int, but: Collection[TaskTree] = ()) -> TaskTree:
     """A tree with the given number of groups per level, drawn from the top down.
 
     Every split takes one of the groups that can be split, with equal chances, and a random non-empty part of its tasks.
+    Trees are drawn without replacement: the seeds 0 to 63 give different trees as long as there are others, which then
+    come again.
 
     Args:
         tasks: names.
         groups: number of groups per level, not decreasing, from 1 to the number of tasks.
         seed: the same seed gives the same tree.
+        but: trees that are not drawn, such as the planned one; unless no other has these counts.
 
     Raises:
         UserError: counts that no tree has.
@@ -28,8 +34,22 @@ def random_tree(tasks: Sequence[str], groups: Sequence[int], seed: int) -> TaskT
     counts = list(groups)
     if not counts or counts != sorted(counts) or not all(1 <= count <= len(tasks) for count in counts):
         raise UserError(f"groups={tuple(groups)}: give counts from 1 to {len(tasks)} that do not decrease")
-    draw = np.random.default_rng(seed)
-    partition, levels = [sorted(tasks)], []
+    others = list(islice(_different(sorted(tasks), counts, but), _DIFFERENT))
+    return others[seed % len(others)] if others else next(iter(but))
+
+
+def _different(tasks: list[str], counts: list[int], but: Collection[TaskTree]) -> Iterator[TaskTree]:
+    draw, known, vain = np.random.default_rng(0), set(but), 0
+    while vain < _VAIN:
+        tree = _drawn(tasks, counts, draw)
+        vain = vain + 1 if tree in known else 0
+        if not vain:
+            known.add(tree)
+            yield tree
+
+
+def _drawn(tasks: list[str], counts: list[int], draw: np.random.Generator) -> TaskTree:
+    partition, levels = [tasks], []
     for count in counts:
         while len(partition) < count:
             splittable = [group for group in partition if len(group) > 1]

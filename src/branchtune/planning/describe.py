@@ -59,6 +59,7 @@ def describe_plan(
     Beside every node: its level, its adapter's parameters, its MACs per image and their share of all.
 
     Args:
+        tree: the planned tree.
         affinity_or_spec: the backbone; an affinity also gives every group its mean corrected affinity.
         adapter: the adapter family, or None for a plain backbone.
         width: of a line in characters.

@@ -9,7 +9,7 @@ from typing import Any
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
 from branchtune.affinity.matrix import Affinity
-from branchtune.cost import LevelCost, level_costs
+from branchtune.cost import LevelCost, level_costs, stream_costs
 from branchtune.errors import UserError, check_instance
 from branchtune.planning.counts import choose_counts
 from branchtune.planning.dendrogram import Cut, dendrogram_cuts, disagreement
@@ -64,16 +64,20 @@ def plan(
     elif budget is None and budget_params is None:
         raise UserError("plan needs groups=(1, 1, 2, ...), budget=1.6 or budget_params=100_000")
     else:
-        costs: Sequence[LevelCost] = level_costs(affinity.spec, adapter or LoRA())
-        fixed = 0
+        adapter = adapter or LoRA()
+        costs: Sequence[LevelCost] = level_costs(affinity.spec, adapter)
+        streams = stream_costs(affinity.spec, adapter, len(affinity.tasks))
+        fixed_macs, own = sum(cost.macs for cost in streams), sum(cost.parameters for cost in streams)
         if adapter_params is not None:
             if budget_params is not None:
                 raise UserError(
                     "plan: adapter_params (a run's adapter_share) fixes the parameters of every tree: leave "
                     "budget_params out"
                 )
-            costs, fixed = _costs_of_fitted_ranks(affinity, adapter or LoRA(), adapter_params)
+            costs, of_ranks = _costs_of_fitted_ranks(affinity, adapter, adapter_params)
+            fixed_macs += of_ranks
             budget_params = adapter_params
+        fixed = LevelCost(own, affinity.spec.stem_macs, fixed_macs)
         counts = _counts_within(affinity, cuts, costs, fixed, budget, budget_params, noise_corrected)
     return TaskTree([[[affinity.tasks[i] for i in group] for group in cuts[count - 1]] for count in counts])
 
@@ -117,20 +121,19 @@ def _counts_within(
     affinity: Affinity,
     cuts: Sequence[Cut],
     costs: Sequence[LevelCost],
-    fixed_macs: int,
+    fixed: LevelCost,
     budget: float | None,
     budget_params: int | None,
     noise_corrected: bool,
 ) -> tuple[int, ...]:
-    spec = affinity.spec
-    fixed_macs += spec.stem_macs
+    """Numbers of groups within the budgets; `fixed` is what every tree costs."""
     limits = Limits(
-        None if budget is None else _mac_limit(real("budget", budget), spec.macs) - fixed_macs,
-        None if budget_params is None else _parameter_limit(budget_params),
+        None if budget is None else _mac_limit(real("budget", budget), affinity.spec.macs) - fixed.macs,
+        None if budget_params is None else _parameter_limit(budget_params) - fixed.parameters,
     )
     choice = choose_counts(_options(affinity, cuts, costs, noise_corrected), limits)
     if choice is None:
-        raise _infeasible(affinity, costs, fixed_macs, budget, budget_params)
+        raise _infeasible(affinity, costs, fixed, budget, budget_params)
     return choice.counts
 
 
@@ -167,12 +170,12 @@ def _parameter_limit(budget_params: Any) -> int:
 
 
 def _infeasible(
-    affinity: Affinity, costs: Sequence[LevelCost], fixed_macs: int, budget: float | None, budget_params: int | None
+    affinity: Affinity, costs: Sequence[LevelCost], fixed: LevelCost, budget: float | None, budget_params: int | None
 ) -> UserError:
     """Names each budget that one group at every level passes, and the cheapest feasible one (rounded up)."""
     spec = affinity.spec
-    ratio = (fixed_macs + sum(cost.macs for cost in costs)) / spec.macs
-    parameters = sum(cost.parameters for cost in costs)
+    ratio = (fixed.macs + sum(cost.macs for cost in costs)) / spec.macs
+    parameters = fixed.parameters + sum(cost.parameters for cost in costs)
     problems = []
     if budget is not None and ratio > budget:
         problems.append(f"budget={budget:g} (at least {math.ceil(ratio * 1000) / 1000:.3f})")

@@ -1,4 +1,4 @@
-"""Outputs of dense tasks as pictures."""
+"""Predictions and targets of dense tasks as pictures."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ from branchtune.tasks.task import TargetKind, Task
 _GREY = np.uint8(89)
 # From no error to a large one, black over violet and orange to light yellow.
 _ERROR_COLOURS = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
+_BAND = 1_000_000  # pixels that are coloured at a time, with floats in between
 Limits = tuple[float, float]
 
 
-def picture(task: Task, output: Tensor, limits: Limits | None = None) -> NDArray[np.uint8]:
-    """`[C, H, W]` of one image -> `[H, W, 3]`: class colours, normals as (n + 1) / 2, values in grey.
+def picture(task: Task, prediction: Tensor, limits: Limits | None = None) -> NDArray[np.uint8]:
+    """`Task.prediction` of one image, `[H, W]` or `[C, H, W]` -> `[H, W, 3]`, in the colours of `target_picture`.
 
-    Depth is scaled to its own range, near is bright; logits of one channel are shown as probabilities.
+    Of depth and values with several channels the mean is shown.
 
     Args:
-        limits: show depth or values between these, as `target_picture` does with the same limits.
+        limits: show depth or values between these; default: between their smallest and largest, or from 0 to 1 where
+            `fixed_range` says so.
     """
-    if task.target_kind == "classes":
-        return class_colours(task.out_channels)[output.argmax(0).numpy()]
-    if task.target_kind == "normals":
-        return _bytes((output.permute(1, 2, 0) + 1) / 2)
-    values = output.mean(0)
-    if limits is not None:
-        return _grey(values, limits, near_is_bright=task.target_kind == "depth")
-    if task.target_kind == "depth":
-        low, high = values.min(), values.max()
-        values = (high - values) / (high - low).clamp_min(1e-9)
-    else:
-        values = values.sigmoid()
-    return _bytes(values[..., None].expand(-1, -1, 3))
+    shown = prediction
+    if task.target_kind in ("depth", "values"):
+        shown = shown.mean(0) if shown.ndim == 3 else shown
+        limits = limits or ((0.0, 1.0) if fixed_range(task) else _range(shown))
+    height, width = shown.shape[-2:]
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows := max(1, _BAND // width)):
+        band = slice(top, top + rows)
+        pixels[band] = target_picture(task.target_kind, shown[..., band, :], task.out_channels, limits)
+    return pixels
+
+
+def fixed_range(task: Task) -> bool:
+    """Whether its pictures are black at 0 and white at 1: only those of values that are never outside."""
+    return task.target_kind == "values" and task.value_range == (0.0, 1.0)
 
 
 def target_picture(kind: TargetKind, target: Tensor, channels: int, limits: Limits | None = None) -> NDArray[np.uint8]:
@@ -45,8 +49,9 @@ def target_picture(kind: TargetKind, target: Tensor, channels: int, limits: Limi
     Values are scaled to `limits`, by default to their own range unless they are in [0, 1].
     """
     if kind == "classes":
-        ignored = target == IGNORED_CLASS
-        coloured = class_colours(channels)[torch.where(ignored, 0, target).long().numpy()]
+        classes = target.long()
+        ignored = classes == IGNORED_CLASS
+        coloured = class_colours(channels)[torch.where(ignored, 0, classes).numpy()]
     elif kind == "normals":
         ignored = target.isnan().any(dim=0)
         coloured = _bytes((target.nan_to_num().permute(1, 2, 0) + 1) / 2)
@@ -87,6 +92,11 @@ def class_colours(count: int) -> NDArray[np.uint8]:
         for i in range(1, count)
     ]
     return (255 * np.asarray(colours)).astype(np.uint8)
+
+
+def _range(values: Tensor) -> Limits:
+    known = values[values.isfinite()]
+    return (float(known.min()), float(known.max())) if known.numel() else (0.0, 1.0)
 
 
 def _grey(values: Tensor, limits: Limits, near_is_bright: bool) -> NDArray[np.uint8]:

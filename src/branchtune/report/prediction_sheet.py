@@ -49,19 +49,19 @@ def small(image: Picture) -> Picture:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
-def panel_of(task: Task, output: Tensor, coloured: Picture | None = None) -> Panel:
-    """The panel of an output `[C, H, W]` or `[C]`.
+def panel_of(task: Task, prediction: Tensor, coloured: Picture | None = None) -> Panel:
+    """The panel of what `Task.prediction` gives for one image.
 
     Args:
         coloured: its `picture`, where it has been made already.
     """
     if task.dense:
         title = f"{task.name} (near is bright)" if task.target_kind == "depth" else task.name
-        return Panel(title, small(picture(task, output) if coloured is None else coloured), task.target_kind)
+        return Panel(title, small(picture(task, prediction) if coloured is None else coloured), task.target_kind)
     if task.image_target == "class":
-        best = int(output.argmax())
-        return Panel(task.name, f"class {best}, {output.float().softmax(0)[best]:.0%}")
-    return Panel(task.name, " ".join(f"{value:.3g}" for value in output.tolist()[:6]))
+        best = int(prediction.argmax())
+        return Panel(task.name, f"class {best}, {prediction[best]:.0%}")
+    return Panel(task.name, " ".join(f"{value:.3g}" for value in prediction.tolist()[:6]))
 
 
 def prediction_sheet(image: Picture, panels: Sequence[Panel], layout: Layout) -> Picture:

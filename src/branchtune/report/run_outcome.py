@@ -27,6 +27,7 @@ def runs_outcome(columns: Sequence[Column], reference: Reference | None) -> Outc
             directed = results.headline[task], results.higher_is_better[task]
             records += [run | _record(task, name, value, *directed, reference) for name, value in values.items()]
     notes = [] if reference is None else [f"Δm divides by the reference {reference.id!r}"]
+    notes += _without_label(*(column.results.metrics for column in columns))
     content = {
         "format": 1,
         "reference": _reference(reference),
@@ -56,6 +57,7 @@ def evaluation_outcome(
     gains = [_or_nan(record["gain_percent"]) for record in records if record["headline"]]
     mean = math.fsum(gains) / len(gains) if reference and all(map(math.isfinite, gains)) else None
     notes = [f"Δm {signed(mean)} % over the reference {reference.id!r}"] if reference else []
+    notes += _without_label(metrics)
     content = {
         "format": 1,
         "run": run,
@@ -65,6 +67,12 @@ def evaluation_outcome(
         **({"before": before} if before else {}),
     }
     return Outcome([_evaluation_cells(records, bool(before), reference is not None)], notes, records, content)
+
+
+def _without_label(*runs: Metrics) -> list[str]:
+    """Why a task's metrics are missing, where all of them are."""
+    empty = {task for run in runs for task, values in run.items() if all(map(math.isnan, values.values()))}
+    return [f"-: no label of {', '.join(sorted(empty))} among the evaluated samples"] if empty else []
 
 
 def _evaluation_cells(records: Sequence[Mapping[str, Any]], with_before: bool, with_reference: bool) -> Cells:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from branchtune.atomic import write_json, write_text
+from branchtune.config import PLANNED
 from branchtune.errors import UserError
 from branchtune.json_file import read_json
 from branchtune.settings import Settings, resolved
@@ -72,6 +73,8 @@ class RunDirectory:
     def _free(self, key: str) -> bool:
         """Whether another value of `key` leaves everything as it is that the run has done so far."""
         section = key.partition(".")[0]
+        if section == "tree" and self.settings.config.method not in PLANNED:
+            return True
         begun = next((files for keys, files in PHASE_KEYS.items() if section in keys), None)
         return key in FREE_KEYS or (begun is not None and not any(map(self.has, begun)))
 

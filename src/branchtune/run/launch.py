@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 
+import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -16,7 +17,7 @@ from branchtune.progress import Reporter
 from branchtune.run.directory import RunDirectory
 from branchtune.run.workbench import Workbench
 from branchtune.settings import Settings
-from branchtune.training.device import device_numbers
+from branchtune.training.device import check_devices, device_numbers
 from branchtune.training.processes import rank_and_count
 
 
@@ -34,7 +35,10 @@ def launch(settings: Settings, argv: Sequence[str], processes: int) -> int:
     Raises:
         UserError: a mistake in the configuration, before any process is started.
     """
-    Workbench(settings.on_one_device().config, Reporter(quiet=True)).check(plans=True, processes=processes)
+    check_devices(settings.config.trainer)
+    bench = Workbench(settings.on_one_device().config, Reporter(quiet=True))
+    bench.device = torch.device("cpu")  # this process takes no memory of a GPU, which may be for one process alone
+    bench.check(plans=True, processes=processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process that failed has said why
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where every task has a label

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,14 +27,35 @@ PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy"
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
+    """Versions of what computes the numbers; `commit` where branchtune runs from a git checkout of it."""
     found = {"branchtune": __version__, "python": platform.python_version()}
+    if commit() is not None:
+        found["commit"] = str(commit())
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+@cache
+def commit() -> str | None:
+    """The checkout's commit, with `+changes` where tracked files differ from it; None outside of one."""
+    here = Path(__file__)
+    try:
+        # Of the repository that has this very file, not of one that an environment happens to lie in.
+        _git(here, "ls-files", "--error-unmatch", here.name)
+        return _git(here, "rev-parse", "--short=10", "HEAD") + (
+            "+changes" if _git(here, "diff", "HEAD", "--name-only") else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(file: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
 
 
 def hardware(device: torch.device) -> str:
@@ -45,7 +69,18 @@ def _device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
         return f"{platform.machine()} GPU (Metal)"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+@cache
+def _processor() -> str:
+    """The processor's name where Linux tells it, else its architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return f"{names[0]} ({platform.machine()})" if names else f"{platform.machine()} CPU"
 
 
 def manifest(bench: Workbench, model: MultiTaskModel | None = None) -> dict[str, Any]:

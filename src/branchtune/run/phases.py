@@ -14,6 +14,7 @@ from safetensors.torch import save as to_bytes
 
 from branchtune.affinity import Affinity, measure_affinity
 from branchtune.atomic import write_bytes
+from branchtune.config import PLANNED
 from branchtune.decoder_fit import fit_decoders
 from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import evaluate
@@ -26,7 +27,7 @@ from branchtune.run.manifest import manifest
 from branchtune.run.results import Results, measure_cost
 from branchtune.run.team import together
 from branchtune.run.unchanged import check_unchanged
-from branchtune.run.workbench import PLANNED, Workbench
+from branchtune.run.workbench import Workbench
 from branchtune.settings import Settings
 from branchtune.training.processes import rank_and_count
 from branchtune.training.train import Training, train
@@ -69,10 +70,10 @@ class Phases:
 
     def _trained_together(self) -> tuple[MultiTaskModel, Training]:
         """By all processes of the run, of which this is the first; alone again when it returns."""
-        with together(self.bench.device) as wait:
+        with together(self.bench.device) as connect:
             model = self._noted()
             self.decoders()
-            wait()  # for the others, which read what was written until here
+            connect()  # with the others, which read what was written until here
             self._load_decoders(model)
             return model, self._train(model)
 
@@ -90,8 +91,8 @@ class Phases:
         """The share of a process that is not the first one: it trains, and writes nothing."""
         if self._nothing_new():
             return
-        with together(self.bench.device) as wait:
-            wait()
+        with together(self.bench.device) as connect:
+            connect()
             model = self._prepared()
             self._load_decoders(model)
             self._train(model)

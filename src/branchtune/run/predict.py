@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +17,16 @@ from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
 from branchtune.errors import UserError, unknown
 from branchtune.low_memory.precision import Precision
-from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.report.prediction_sheet import Layout, small
+from branchtune.run.array_files import too_large
 from branchtune.run.directory import load_settings
 from branchtune.run.finished import load_model
-from branchtune.run.inference import at_own_size, prepared, raw_outputs
-from branchtune.run.prediction_folder import SHEET, PredictionFolder
+from branchtune.run.inference import ImageOutput, prepared, raw_outputs
+from branchtune.run.prediction_folder import SCORES, SHEET, PredictionFolder, check_folder
 from branchtune.run.workbench import Workbench
 from branchtune.shipping.load import read_model_config
+from branchtune.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Predicted:
 
     Attributes:
         written, present: images whose files were written, or were there already.
-        skipped: for every image that could not be read, its name and the reason.
+        skipped: for every image that could not be read, or has too many scores, its name and the reason.
     """
 
     written: int
@@ -55,8 +56,9 @@ def predict(
     overwrite: bool = False,
     low_memory: Precision | None = None,
     sheet: Layout | None = "overlay",
+    scores: bool = False,
 ) -> Predicted:
-    """Write raw outputs and pictures of every image and task, and a sheet per image.
+    """Write what `Task.prediction` gives and a picture of it for every image and task, and a sheet per image.
 
     An interrupted call goes on where it stopped.
 
@@ -70,10 +72,12 @@ def predict(
         overwrite: also predict what is there already.
         low_memory: store the backbone's weights in this precision.
         sheet: layout of the sheets, see `prediction_sheet`; None for no sheets.
+        scores: also write the scores of every class that maps of classes were chosen by.
 
     Raises:
         UserError: the run has no model, its weights cannot be stored in that precision, a task does not exist, two
-            images have one name, a number is too small, the folder cannot be written, or a task is named "sheet".
+            images have one name, a number is too small, the folder cannot be written, no task predicts maps of classes
+            to write scores of, or a task has the name of another sort of file ("sheet", "scores").
     """
     config = load_settings(run).on_one_device().config
     for name in tasks or ():
@@ -83,23 +87,32 @@ def predict(
         raise UserError(f"batch_size={batch_size}, workers={workers}: at least 1 image and 0 workers")
     if sheet is not None and SHEET in config.tasks:
         raise UserError(f"task {SHEET!r} has the name of the sheets' files: leave the sheets out with --sheet none")
+    asked = [task for name, task in config.tasks.items() if tasks is None or name in tasks]
+    scored = [task for task in asked if task.target_kind == "classes"] if scores else []
+    if scores and SCORES in config.tasks:
+        raise UserError(f"task {SCORES!r} has the name of the files of scores: leave --scores out")
+    if scores and not scored:
+        raise UserError(f"--scores: none of {', '.join(task.name for task in asked)} predicts a map of classes")
     _check_names(images)
+    check_folder(out)
     bench = Workbench(config, reporter)
     model = load_model(run, bench, low_memory)
     wanted = list(model.tasks if tasks is None else tasks)
     hashes = dict(read_model_config(run / "model").hashes)
     if low_memory is not None:
         hashes["precision"] = low_memory
-    folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, images, overwrite, sheet)
+    folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, images, overwrite, sheet, scores)
     todo = [path for path in images if not folder.has(path.stem)]
-    files = _ImageFiles(todo, Transform({}, config.data.image_size, *bench.normalisation), sheet is not None)
+    files = _ImageFiles(todo, bench.image_transform, sheet is not None, scored)
     loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=list)
     skipped = []
     with reporter.track("predict", len(todo)) as advance:
         for batch in loader:
             skipped += [item for item in batch if isinstance(item, str)]
             read = [item for item in batch if not isinstance(item, str)]
-            for item, outputs in _outputs(model, read, wanted, bench.device):
+            raw = raw_outputs(model, torch.stack([r.image for r in read]).to(bench.device), wanted) if read else {}
+            for index, item in enumerate(read):
+                outputs = [ImageOutput(model.tasks[name], raw[name][index], item.size) for name in wanted]
                 folder.write(item.stem, outputs, item.small)
             for _ in batch:
                 advance()
@@ -116,10 +129,10 @@ class _Read(NamedTuple):
 
 
 class _ImageFiles(Dataset[Any]):
-    """Each image, or a text where it cannot be read."""
+    """Each image, or a text where it cannot be read, or has too many scores of the tasks `scored`."""
 
-    def __init__(self, paths: Sequence[Path], transform: Transform, with_small: bool) -> None:
-        self.paths, self.transform, self.with_small = paths, transform, with_small
+    def __init__(self, paths: Sequence[Path], transform: Transform, with_small: bool, scored: Sequence[Task]) -> None:
+        self.paths, self.transform, self.with_small, self.scored = paths, transform, with_small, scored
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -130,22 +143,10 @@ class _ImageFiles(Dataset[Any]):
             pixels = read_image(path, upright=True)
         except UserError as error:
             return str(error)
-        shown = small(pixels) if self.with_small else None
-        return _Read(path.stem, prepared(pixels, self.transform), (pixels.shape[0], pixels.shape[1]), shown)
-
-
-def _outputs(
-    model: MultiTaskModel,
-    images: Sequence[_Read],
-    tasks: Collection[str],
-    device: torch.device,
-) -> Iterator[tuple[_Read, dict[str, Tensor]]]:
-    """Each image with what the model returns for it, maps at its own size: `[C, height, width]`, or `[C]`."""
-    if not images:
-        return
-    raw = raw_outputs(model, torch.stack([item.image for item in images]).to(device), tasks)
-    for index, item in enumerate(images):
-        yield item, {name: at_own_size(model.tasks[name], values[index], item.size) for name, values in raw.items()}
+        size = (pixels.shape[0], pixels.shape[1])
+        if reason := too_large(self.scored, size):
+            return f"{path}: {reason}"
+        return _Read(path.stem, prepared(pixels, self.transform), size, small(pixels) if self.with_small else None)
 
 
 def _check_names(images: Sequence[Path]) -> None:

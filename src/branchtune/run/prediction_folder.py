@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from branchtune.atomic import write_bytes, write_json
 from branchtune.errors import UserError
 from branchtune.json_file import read_json
 from branchtune.report.colour import picture
-from branchtune.report.encoding import image_bytes, npy_bytes
+from branchtune.report.encoding import image_bytes
 from branchtune.report.prediction_sheet import Layout, panel_of, prediction_sheet
+from branchtune.run.array_files import write_array, write_scores
+from branchtune.run.inference import ImageOutput
 from branchtune.tasks.task import Task
 
 NAME = "predictions.json"
 SHEET = "sheet"
+SCORES = "scores"
+FORMAT = 2  # 1 held the model's outputs instead of predictions
 
 
 class PredictionFolder:
@@ -38,6 +42,7 @@ class PredictionFolder:
         images: what is predicted, of different names.
         overwrite: make everything again, also over another model's predictions.
         sheet: layout of the sheets, None for no sheets.
+        scores: also of the scores of maps of classes.
 
     Raises:
         UserError: the folder cannot be written, holds another model's predictions, or has a file of a sheet's name.
@@ -51,8 +56,9 @@ class PredictionFolder:
         images: Sequence[Path],
         overwrite: bool = False,
         sheet: Layout | None = None,
+        scores: bool = False,
     ) -> None:
-        self.path, self.tasks, self.overwrite, self.layout = path, list(tasks), overwrite, sheet
+        self.path, self.tasks, self.overwrite, self.layout, self.scores = path, list(tasks), overwrite, sheet, scores
         note = path / NAME
         before = _read(note) if note.exists() else {"model": dict(hashes), "images": {}}
         same = before["model"] == dict(hashes)
@@ -61,10 +67,7 @@ class PredictionFolder:
                 f"{path} holds predictions of another model, or with weights in another precision: choose another "
                 "folder, or --overwrite them"
             )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write to {path}: {error.strerror}, choose another folder with --out") from error
+        check_folder(path)
         sources = {image.stem: _source(image) for image in images}
         known, names = before["images"], [task.name for task in tasks]
         known_tasks, sheets = before.get("tasks", names), before.get("sheets", {})
@@ -76,7 +79,7 @@ class PredictionFolder:
             if stem in gone or sheets[stem] != shown.get(stem, sheets[stem]):
                 self._sheet(stem).unlink(missing_ok=True)
         content = {
-            "format": 1,
+            "format": FORMAT,
             "model": dict(hashes),
             "tasks": sorted({*(known_tasks if same else ()), *names}),
             "images": {**(known if same else {}), **sources},
@@ -85,7 +88,7 @@ class PredictionFolder:
         write_json(note, content)
 
     def _delete(self, stems: Iterable[str], tasks: Collection[str]) -> None:
-        for stem, task, ending in itertools.product(stems, tasks, ("npy", "png")):
+        for stem, task, ending in itertools.product(stems, tasks, ("npy", "png", f"{SCORES}.npy")):
             (self.path / f"{stem}.{task}.{ending}").unlink(missing_ok=True)
 
     def _check_free(self, stems: Iterable[str]) -> None:
@@ -98,24 +101,27 @@ class PredictionFolder:
 
     def has(self, stem: str) -> bool:
         """Whether all files of the image of this name are there."""
-        files = [file for task in self.tasks for file in self._files(stem, task)]
+        files = [self._file(stem, task, ending) for task in self.tasks for ending in self._endings(task)]
         files += [] if self.layout is None else [self._sheet(stem)]
         return not self.overwrite and all(file.exists() for file in files)
 
-    def write(self, stem: str, outputs: Mapping[str, Tensor], image: NDArray[np.uint8] | None = None) -> None:
-        """Raw outputs `[C, H, W]` or `[C]` as arrays, pictures of maps, and the sheet.
+    def write(self, stem: str, outputs: Sequence[ImageOutput], image: NDArray[np.uint8] | None = None) -> None:
+        """Predictions as arrays, pictures of maps, scores where asked for, and the sheet.
 
         Args:
+            outputs: of all tasks in their order; one after the other is brought to the image's size.
             image: for the sheet, made by `prediction_sheet.small`.
         """
         panels = []
-        for task in self.tasks:
-            value = outputs[task.name]
-            raw, *pictures = self._files(stem, task)
-            write_bytes(raw, npy_bytes(value))
-            coloured = picture(task, value) if pictures else None
-            if coloured is not None:
-                write_bytes(pictures[0], image_bytes(coloured, "PNG"))
+        for output in outputs:
+            task, value, coloured = output.task, output.prediction(), None
+            endings = self._endings(task)
+            write_array(self._file(stem, task, "npy"), value)
+            if f"{SCORES}.npy" in endings:
+                write_scores(self._file(stem, task, f"{SCORES}.npy"), output)
+            if "png" in endings:
+                coloured = picture(task, value)
+                write_bytes(self._file(stem, task, "png"), image_bytes(coloured, "PNG"))
             if self.layout is not None:
                 panels.append(panel_of(task, value, coloured))
         if self.layout is not None and image is not None:
@@ -124,9 +130,29 @@ class PredictionFolder:
     def _sheet(self, stem: str) -> Path:
         return self.path / f"{stem}.{SHEET}.png"
 
-    def _files(self, stem: str, task: Task) -> list[Path]:
-        endings = ("npy", "png") if task.dense else ("npy",)
-        return [self.path / f"{stem}.{task.name}.{ending}" for ending in endings]
+    def _file(self, stem: str, task: Task, ending: str) -> Path:
+        return self.path / f"{stem}.{task.name}.{ending}"
+
+    def _endings(self, task: Task) -> list[str]:
+        scored = self.scores and task.target_kind == "classes"
+        return ["npy", *(["png"] if task.dense else []), *([f"{SCORES}.npy"] if scored else [])]
+
+
+def check_folder(path: Path) -> None:
+    """Make the folder, and see whether it can be written to, before the work begins.
+
+    Raises:
+        UserError: it cannot.
+    """
+    way = "choose another folder with --out"
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, and predictions go into a folder: {way}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}, {way}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {path}: it is read-only for you, {way}")
 
 
 def _read(note: Path) -> dict[str, Any]:
@@ -134,9 +160,14 @@ def _read(note: Path) -> dict[str, Any]:
     content = read_json(note, missing=way, damaged=way)
     if not isinstance(content, dict) or not {"model", "images"} <= content.keys():
         raise UserError(f"{note} is damaged: {way}")
+    if content.get("format") != FORMAT:
+        raise UserError(f"{note} is of another version of branchtune: {way}")
     return content
 
 
 def _source(image: Path) -> list[Any]:
-    state = image.stat()
+    try:
+        state = image.stat()
+    except OSError:  # such as of a link to nothing; reading it says why
+        return [str(image), 0, 0]
     return [str(image.resolve()), state.st_size, state.st_mtime_ns]

@@ -36,7 +36,8 @@ def train_reference(
         reuse: for a seed, a run of all tasks whose fitted decoders may be reused.
 
     Returns:
-        The reference; its settings hold the resolved configuration, every seed's value and the summed cost.
+        The reference; its settings hold the resolved configuration, every run's results and seed's value, and the
+        summed cost.
     """
     if not seeds:
         raise UserError("reference needs at least one seed")
@@ -62,6 +63,7 @@ def train_reference(
             "train_seconds": sum(r.train_seconds for results in runs.values() for r in results),
             "hardware": next(iter(first.values())).hardware,
             "versions": next(iter(first.values())).versions,
+            "runs": {task: [r.to_json() for r in results] for task, results in runs.items()},
             "config": settings.but(method="full", reference=None, output="runs").text(),
         },
     )

@@ -16,15 +16,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from branchtune.adapters.adapter import Adapter
-from branchtune.adapters.comb import Comb
 from branchtune.affinity import Affinity
-from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.source import create_backbone
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.statistics import image_statistics
 from branchtune.backbone.trace import trace_backbone
-from branchtune.config import RunConfig
+from branchtune.config import PLANNED, RunConfig
 from branchtune.data.problems import Problem, describe_skipped
+from branchtune.data.transforms import Transform
 from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
 from branchtune.evaluation.references import Reference
@@ -32,6 +31,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.planning import anti_affinity_tree, plan, random_tree
 from branchtune.planning.ranks import with_ranks_within
 from branchtune.progress import Reporter
+from branchtune.run.adapter_limit import adapter_limit
 from branchtune.run.loaders import ALL, SampleSource, check_sizes, eval_loader, make_dataset, prepare, train_loader
 from branchtune.run.packaged import packaged_reference
 from branchtune.run.start import Start
@@ -40,8 +40,6 @@ from branchtune.training.processes import rank_and_count
 from branchtune.tree import TaskTree
 
 PHASES = ("decoders", "affinity", "train")
-# Methods whose tree comes from the measured affinity.
-PLANNED = ("branched", "random", "anti")
 
 
 class Workbench:
@@ -110,7 +108,7 @@ class Workbench:
         """
         from branchtune.training.trainer import build_trainer  # Lightning, which evaluating and predicting do without
 
-        build_trainer(self.config, self.device, [], Path(self.config.output) / self.config.name)
+        build_trainer(self.config, choose_device(self.config.trainer), [], Path(self.config.output) / self.config.name)
         _ = self.reference
         skips = self.config.data.on_bad == "skip" and self.config.data.kind != "scenes"
         # Which samples are left belongs to the manifest that begins a run.
@@ -124,6 +122,12 @@ class Workbench:
         self.build(tree)
 
     @property
+    def image_transform(self) -> Transform:
+        """What evaluation does to an image, for one that has no labels."""
+        data = self.config.data
+        return Transform({}, data.image_size, *self.normalisation, interpolation=data.interpolation)
+
+    @property
     def measures(self) -> bool:
         """Whether the run's tree needs a measured affinity."""
         by_hand = self.config.tree.levels is not None and self.config.method != "anti"
@@ -135,7 +139,7 @@ class Workbench:
             return self.start.tree
         planned = self._planned(affinity)
         if self.config.method == "random":
-            return random_tree(self.names, planned.group_counts, self.config.seed)
+            return random_tree(self.names, planned.group_counts, self.config.seed, but=[planned])
         if self.config.method == "anti" and affinity is not None:
             return anti_affinity_tree(affinity, planned.group_counts)
         return planned
@@ -148,7 +152,7 @@ class Workbench:
             raise UserError("no tree is chosen: set tree.groups, tree.budget, tree.budget_params or tree.levels")
         return plan(
             affinity,
-            adapter=self.config.adapter,
+            adapter=self.config.family,
             groups=wanted.groups,
             budget=wanted.budget,
             budget_params=wanted.budget_params,
@@ -276,7 +280,7 @@ class Workbench:
         if self.start is not None:
             return self.start.saved.adapter
         config = self.config
-        adapter = Comb.like(config.adapter) if config.method == "comb" else config.adapter
+        adapter = config.family
         if self.adapter_limit is None:
             return adapter
         budget = config.tree.budget if config.method in PLANNED else None
@@ -285,16 +289,4 @@ class Workbench:
     @cached_property
     def adapter_limit(self) -> int | None:
         """What `adapter_share` leaves to the adapters beside the extras; None where it is not set."""
-        share = self.config.adapter_share
-        if share is None:
-            return None
-        sizes = {name: parameter.numel() for name, parameter in self.backbone.named_parameters()}
-        inside = sum(sizes[name] for name in self.spec.parameters)
-        extras = sum(sizes[name] for name in extra_parameters(self.backbone, self.spec, self.config.extras))
-        limit = int(share * inside) - extras
-        if limit < 1:
-            raise UserError(
-                f"adapter_share={share:g} of the backbone's {inside:,} parameters leaves nothing for adapters beside "
-                f"{extras:,} parameters of extras: raise it, or train fewer extras"
-            )
-        return limit
+        return adapter_limit(self.config, self.backbone, self.spec)

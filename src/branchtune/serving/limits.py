@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from branchtune.errors import UserError
 
+MOST_NUMBERS = 2_000_000  # of an answer in JSON
+MOST_ARRAYS = 256_000_000  # bytes of an answer's arrays
 MOST_PIXELS = 89_000_000  # above that Pillow takes a file for an attack
 
 
@@ -16,8 +18,7 @@ class Limits:
 
     Args:
         max_bytes: of one request.
-        max_pixels: of one image. Outputs are made at the image's size: a map of 40 classes takes 160 bytes a pixel
-            while it is made.
+        max_pixels: of one image. Predictions are made at the image's size: 12 bytes a pixel for normals.
         max_delay_ms: how long a request waits for others to share a pass of the model with.
         max_batch: images in one pass.
 

@@ -67,7 +67,7 @@ def load_served(
             raise UserError("--backbone_checkpoint is for a saved model's folder: a run names its own in config.yaml")
         bench = Workbench(load_settings(path).on_one_device().config, Reporter.silent())
         model = load_model(path, bench, low_memory)
-        transform = Transform({}, bench.config.data.image_size, *bench.normalisation)
+        transform = bench.image_transform
         images = run_examples(bench) if examples is None else examples
         served = Served(bench.config.name, model, transform, bench.device, images)
     served.warm_up()

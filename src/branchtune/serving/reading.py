@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from branchtune.data.decoding import DAMAGED, as_rgb
+from branchtune.data.decoding import DAMAGED, TOO_LARGE, as_rgb
 
 # Pillow reads more, some of it with the help of other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -29,7 +29,7 @@ def read_upload(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise HTTPException(415, "the file is empty: send an image")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except TOO_LARGE as error:
         raise _too_large("more", max_pixels) from error
     except UnidentifiedImageError as error:
         raise HTTPException(415, f"this file is no image that can be read here: send {', '.join(FORMATS)}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, File, Form, HTTPException, Response, UploadFile
 from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
@@ -13,12 +14,11 @@ from numpy.typing import NDArray
 from branchtune.errors import unknown
 from branchtune.report.encoding import image_bytes
 from branchtune.run.inference import prepared
+from branchtune.serving.lengths import check_length
 from branchtune.serving.reading import read_upload
 from branchtune.serving.schemas import ExampleImage, Format, Health, ModelDescription, Prediction, Problem
 from branchtune.serving.served import Request
 from branchtune.serving.service import Service
-
-MOST_NUMBERS = 2_000_000  # of an answer in JSON
 
 router = APIRouter()
 Responses = dict[int | str, dict[str, Any]]
@@ -88,8 +88,9 @@ async def predict(
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, TIFF or BMP")],
     tasks: Annotated[list[str] | None, Form(description="only these; the others are not computed")] = None,
     format: Annotated[Format, Form(description="of the outputs")] = "png",
+    scores: Annotated[bool, Form(description="format npy and json: instead of classes the scores of each one")] = False,
 ) -> Response:
-    """Apply the model to an image; outputs are at the image's own size."""
+    """Apply the model to an image; predictions are at the image's own size."""
     service = _service(request)
     served = service.served
     known = served.model.tasks
@@ -99,25 +100,16 @@ async def predict(
             raise HTTPException(422, str(unknown("task", name, known)))
     data = await image.read()
     pixels = await run_in_threadpool(read_upload, data, service.limits.max_pixels)
-    if format == "json":
-        _check_length(pixels, sum(known[name].out_channels for name in set(wanted) if known[name].dense))
+    size = (pixels.shape[0], pixels.shape[1])
+    if format != "png":
+        check_length([known[name] for name in set(wanted)], size, format, scores)
     tensor = await run_in_threadpool(prepared, pixels, served.transform)
-    prediction = await service.predict(wanted, Request(tensor, pixels.shape[:2], format))
-    return await run_in_threadpool(_answer, prediction, pixels if format == "png" else None)
+    seen = await run_in_threadpool(_seen, pixels) if format == "png" else None
+    del data, pixels  # many requests may wait
+    prediction = await service.predict(wanted, Request(tensor, size, format, scores))
+    prediction = prediction.model_copy(update={"image": seen})
+    return Response(await run_in_threadpool(prediction.model_dump_json), media_type="application/json")
 
 
-def _check_length(pixels: NDArray, channels: int) -> None:
-    numbers = channels * pixels.shape[0] * pixels.shape[1]
-    if numbers > MOST_NUMBERS:
-        raise HTTPException(
-            422,
-            f"that is {numbers:,} numbers, too many for JSON (at most {MOST_NUMBERS:,}): ask for format npy, for fewer "
-            "tasks, or send a smaller image",
-        )
-
-
-def _answer(prediction: Prediction, pixels: NDArray | None) -> Response:
-    if pixels is not None:
-        seen = b64encode(image_bytes(pixels, "JPEG", quality=90)).decode()
-        prediction = prediction.model_copy(update={"image": seen})
-    return Response(prediction.model_dump_json(), media_type="application/json")
+def _seen(pixels: NDArray[np.uint8]) -> str:
+    return b64encode(image_bytes(pixels, "JPEG", quality=90)).decode()

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 Format = Literal["png", "npy", "json"]
-Number = float | None  # null where it is not finite
-Map = list[list[list[Number]]]
+Number = int | float | None  # null where it is not finite
+Map = list[list[Number]]
 
 
 class Problem(BaseModel):
@@ -36,8 +36,10 @@ class TaskDescription(BaseModel):
 
     name: str
     kind: Literal["classes", "values", "depth", "normals", "image"]
-    channels: int = Field(description="C of the output, [C, H, W], or [C] for a task of kind image")
+    channels: int = Field(description="C of the model's output, such as the number of classes")
     picture: str | None = Field(description="how to read its picture; null where there is none")
+    classes: bool = Field(description="whether it predicts a class, of every pixel or of the image")
+    scaled: bool = Field(description="whether its picture is dark and bright at the range of the image, low to high")
 
 
 class ServerLimits(BaseModel):
@@ -96,14 +98,19 @@ class Timing(BaseModel):
 
 
 class TaskOutput(BaseModel):
-    """What the model returns for one task, as `branchtune predict` writes it."""
+    """What the model predicts for one task, as `branchtune predict` writes it.
 
-    shape: list[int] = Field(description="[C, H, W] at the image's own size, or [C] for a task of kind image")
+    Classes: their indices. Depth: metres. Normals: unit vectors. Binary maps, and the class of an image: probabilities.
+    """
+
+    shape: list[int] = Field(
+        description="[H, W] of the image's own size, [C, H, W] for normals and scores, [C] for a task of kind image"
+    )
     low: Number = Field(description="smallest element")
     high: Number = Field(description="largest element")
     png: str | None = Field(default=None, description="format png, and a map: its picture, base64")
-    npy: str | None = Field(default=None, description="format npy: the array, float32, a .npy file in base64")
-    values: Map | list[Number] | None = Field(
+    npy: str | None = Field(default=None, description="format npy: the array, a .npy file in base64")
+    values: Map | list[Map] | list[Number] | None = Field(
         default=None, description="format json, and always for a task of kind image: nested lists"
     )
 

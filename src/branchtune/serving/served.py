@@ -14,9 +14,9 @@ from torch import Tensor
 from branchtune._version import __version__
 from branchtune.data.transforms import Transform
 from branchtune.model import MultiTaskModel
-from branchtune.report.colour import picture
+from branchtune.report.colour import fixed_range, picture
 from branchtune.report.encoding import image_bytes, npy_bytes
-from branchtune.run.inference import at_own_size, raw_outputs
+from branchtune.run.inference import ImageOutput, raw_outputs
 from branchtune.serving.examples import Example
 from branchtune.serving.limits import Limits
 from branchtune.serving.schemas import (
@@ -32,14 +32,16 @@ from branchtune.serving.schemas import (
     Versions,
 )
 from branchtune.serving.timing import STEM, decoder_part, level_part, timed
+from branchtune.tasks.targets import holds_classes
 from branchtune.tasks.task import Task
 
 PICTURES = {
     "classes": "one colour per class, class 0 is dark",
     "depth": "near is bright, scaled to the range of this image",
     "normals": "red, green and blue are x right, y down and z forward, from -1 to 1",
-    "values": "probability (sigmoid of the output): black is 0, white is 1",
+    "values": "high is bright, scaled to the range of this image",
 }
+FIXED = "black is 0, white is 1"
 QUICKLY = 1  # zlib's level: five times the default's speed for files a tenth larger
 
 
@@ -51,11 +53,13 @@ class Request:
         image: `[3, h, w]`, prepared by the model's transform.
         size: height and width of the uploaded image.
         format: of the outputs.
+        scores: instead of maps of classes the scores that they were chosen by, in arrays and lists.
     """
 
     image: Tensor
     size: tuple[int, int]
     format: Format
+    scores: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ class Served:
 
     Args:
         name: shown to people.
+        model: on `device`.
         transform: pixels to what the model takes.
+        device: where the batches go.
         examples: images to try.
     """
 
@@ -114,6 +120,7 @@ class Served:
         )
 
     def describe(self, limits: Limits) -> ModelDescription:
+        """What `GET /model` answers."""
         return ModelDescription(
             name=self.name,
             backbone=self.model.spec.name,
@@ -123,7 +130,9 @@ class Served:
                     name=task.name,
                     kind=task.target_kind,
                     channels=task.out_channels,
-                    picture=PICTURES.get(task.target_kind),
+                    picture=FIXED if fixed_range(task) else PICTURES.get(task.target_kind),
+                    classes=holds_classes(task),
+                    scaled=task.target_kind in ("depth", "values") and not fixed_range(task),
                 )
                 for task in self.model.tasks.values()
             ],
@@ -140,16 +149,21 @@ class Served:
 
 
 def _encoded(task: Task, raw: Tensor, request: Request) -> TaskOutput:
-    value = at_own_size(task, raw, request.size)
-    output = TaskOutput(shape=list(value.shape), low=_finite(value.min()), high=_finite(value.max()))
+    output = ImageOutput(task, raw, request.size)
+    if request.scores and request.format != "png" and task.target_kind == "classes":
+        value = output.scores()
+    else:
+        value = output.prediction()
+    array = value.numpy()
+    answer = TaskOutput(shape=list(value.shape), low=_finite(array.min()), high=_finite(array.max()))
     if request.format == "npy":
-        output.npy = b64encode(npy_bytes(value)).decode()
+        answer.npy = b64encode(npy_bytes(value)).decode()
     if request.format == "png" and task.dense:
-        output.png = b64encode(image_bytes(picture(task, value), "PNG", compress_level=QUICKLY)).decode()
+        answer.png = b64encode(image_bytes(picture(task, value), "PNG", compress_level=QUICKLY)).decode()
     if request.format == "json" or not task.dense:
-        output.values = value.tolist()
-    return output
+        answer.values = value.tolist()
+    return answer
 
 
-def _finite(value: Tensor) -> float | None:
+def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None

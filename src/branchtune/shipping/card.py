@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from branchtune.backbone.source import ELSEWHERE, PACKAGED, BackboneSource
+from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
 from branchtune.shipping.config import ModelConfig
 
@@ -88,8 +89,12 @@ def base_model(model: MultiTaskModel, config: ModelConfig) -> str | None:
 
 def _metrics(model: MultiTaskModel, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """A table of every task's metrics, the headline first; empty where none is known."""
+    try:
+        numbers = {task: {name: float(value) for name, value in values.items()} for task, values in metrics.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"metrics={metrics!r}: pass numbers by task and name, such as evaluate returns") from error
     rows = []
-    for task, values in metrics.items():
+    for task, values in numbers.items():
         headline = model.tasks[task].headline if task in model.tasks else None
         names = sorted((name for name in values if name != "loss"), key=lambda name: name != headline)
         rows += [f"| {task} | {name} | {values[name]:.4g} |" for name in names if math.isfinite(values[name])]

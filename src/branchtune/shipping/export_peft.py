@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from branchtune.atomic import replace_directory
+from branchtune.atomic import other_work, replace_directory
 from branchtune.backbone.check import image_channels
 from branchtune.backbone.clone import clone_sharing_weights
 from branchtune.branching import BranchedBackbone
@@ -69,7 +69,7 @@ def export_peft(
 
     Raises:
         UserError: peft is missing; the path is taken or cannot be written; an unknown task; adapters or extras that
-            PEFT cannot hold (see `check_method`); features that differ from the model's.
+            PEFT cannot hold; features that differ from the model's.
     """
     check_installed("exporting PEFT adapters", "peft", "peft")
     path = check_output(path, overwrite)
@@ -80,12 +80,16 @@ def export_peft(
     differences = {}
     with replace_directory(path) as folder:
         for task in names:
-            task_adapter(exact, task).save_pretrained(str(folder / task), save_embedding_layers=False)
-            (folder / task / DECODER).write_bytes(to_bytes(dict(exact.decoders[task].state_dict())))
-            (folder / task / CARD).write_text(peft_card(model, task), encoding="utf-8")
-        exact.double()
-        for task in names:
-            differences[task] = _check(exact, task, folder / task)
+            with other_work():
+                adapter, card = task_adapter(exact, task), peft_card(model, task)
+                decoder = to_bytes(dict(exact.decoders[task].state_dict()))
+            adapter.save_pretrained(str(folder / task), save_embedding_layers=False)
+            (folder / task / DECODER).write_bytes(decoder)
+            (folder / task / CARD).write_text(card, encoding="utf-8")
+        with other_work():
+            exact.double()
+            for task in names:
+                differences[task] = _check(exact, task, folder / task)
     return PeftReport(path, differences)
 
 

@@ -23,7 +23,8 @@ class GraphReport:
         image_size: height and width of its input.
         size: of the file, in bytes.
         differences: per task, from torch, relative to the output's largest magnitude.
-        ms, torch_ms: median milliseconds per call with one image, of the exported graph and of the model.
+        ms: median milliseconds per call of the exported graph with one image.
+        torch_ms: the same of the model.
     """
 
     path: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.route import Route
 from branchtune.scalars import whole
 from branchtune.shipping.attention import FourDimensionalAttention
-from branchtune.shipping.graph_errors import tracing_error
+from branchtune.shipping.graph_errors import running_error, tracing_error
 from branchtune.shipping.quiet import quiet
 
 INPUT = "images"
@@ -84,8 +84,8 @@ def trace_graph(
         image_size: height and width, or one number for both; default: those that the backbone was traced with.
 
     Raises:
-        UserError: a low-memory model, an unknown task, a size that the backbone cannot take, or code that cannot be
-            traced.
+        UserError: a low-memory model, an unknown task, a size that the backbone cannot take, or code that fails or
+            cannot be traced.
     """
     if isinstance(model, LowMemoryModel):
         raise UserError("graphs are exported in float32: export the model that this low-memory one was made from")
@@ -97,7 +97,10 @@ def trace_graph(
     images = _images(module, 2, size)
     with torch.no_grad():
         try:
-            module(images)  # a mistake of the caller is explained better here than by the tracer
+            module(images)
+        except Exception as error:
+            raise running_error(error, module) from error
+        try:
             program = _trace(module, images)
         except Exception as error:
             raise tracing_error(error, module, lambda task: _trace(Outputs(module.model, [task]), images)) from error
@@ -108,12 +111,16 @@ def task_names(model: MultiTaskModel, tasks: Sequence[str] | None) -> list[str]:
     """The tasks asked for, each once, or all of them.
 
     Raises:
-        UserError: an unknown task, or none.
+        UserError: no model, an unknown task, or none.
     """
+    if not isinstance(model, MultiTaskModel):
+        raise UserError(f"model is of type {type(model).__name__}: pass a MultiTaskModel")
     if tasks is None:
         return list(model.tasks)
     if isinstance(tasks, str):
         raise UserError(f"tasks={tasks!r} is a text: pass a list, tasks=[{tasks!r}]")
+    if not isinstance(tasks, Collection):
+        raise UserError(f"tasks={tasks!r}: pass a list of names, such as {list(model.tasks)[:1]}")
     return list(Route.of(model.tree, tasks).slot)
 
 

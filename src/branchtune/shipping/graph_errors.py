@@ -46,6 +46,20 @@ def tracing_error(error: Exception, module: Outputs, retrace: Callable[[str], An
     return UserError(f"{where} cannot be traced{line}: {reason}; {_WAY_OUT}")
 
 
+def running_error(error: Exception, module: Outputs) -> UserError:
+    """What the model itself stumbled over, before anything was traced.
+
+    Args:
+        error: its exception.
+        module: what was called.
+    """
+    if isinstance(error, UserError):
+        return error
+    where, line = _place(error, module)
+    reason = f"{type(error).__name__}: {_first_line(error)}"
+    return UserError(f"{where} fails{line} with {reason}; export a model that runs on images alone")
+
+
 def conversion_error(error: BaseException, program: ExportedProgram) -> UserError:
     """What the ONNX exporter has no translation for.
 

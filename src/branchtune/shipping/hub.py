@@ -55,12 +55,15 @@ def push_to_hub(
     """Save a model and upload its files (safetensors, JSON, card) in one commit; arguments as of huggingface_hub.
 
     Args:
+        model: as of `save_pretrained`.
         repo_id: "user/name", or a name under the user of the token; made where it does not exist.
         private: of a repository that is made; default: as the user's settings say.
         token: of the Hub; default: the one that `hf auth login` stored.
         branch: to commit to; default: the main one.
+        commit_message: of the commit.
         create_pr: open a pull request instead of committing.
-        card, metrics: see `save_pretrained`.
+        card: the text of README.md, see `save_pretrained`.
+        metrics: by task, for the card.
 
     Returns:
         The address of the commit.

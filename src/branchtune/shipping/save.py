@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from branchtune.atomic import replace_directory
-from branchtune.errors import UserError
+from branchtune.errors import UserError, check_instance
 from branchtune.model import MultiTaskModel
 from branchtune.shipping.card import model_card
 from branchtune.shipping.config import ModelConfig
@@ -35,14 +35,16 @@ def save_pretrained(
     Args:
         model: any model, also one whose backbone cannot be created again: then the card says that it must be passed.
         path: a new folder, or one of a model saved before, which is replaced.
-        card: the text of README.md; default: `model_card`.
+        card: the text of README.md; default: one made from the model.
         metrics: by task, such as `evaluate` returns, for the card.
         name: by which the card loads the model; default: that of the folder.
 
     Raises:
         UserError: a merged or low-memory model; the folder holds something else or cannot be written; a task, adapter
-            or decoder of the user's own that cannot be described (see `describe`).
+            or decoder of the user's own whose arguments are no attributes of the same names, or that JSON cannot hold;
+            a card that is no text, or metrics that are no numbers.
     """
+    check_instance("card", card, str, "'# My model'")
     if isinstance(model, ModelSnapshot):
         raise UserError(
             f"a {model.kind} model is not saved: save the model that it was made from, and after loading call "
@@ -53,11 +55,11 @@ def save_pretrained(
     weights = {ADAPTERS: to_bytes(adapter_tensors(model)), DECODERS: to_bytes(decoder_tensors(model))}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in weights.items()}
     config = ModelConfig.of(model, hashes)
+    text = card if card is not None else model_card(model, config, name or path.resolve().name, metrics)
     with replace_directory(path) as folder:
         for file, data in weights.items():
             (folder / file).write_bytes(data)
         (folder / CONFIG).write_text(_one_key_per_line(config.to_json()), encoding="utf-8")
-        text = card if card is not None else model_card(model, config, name or path.name, metrics)
         (folder / CARD).write_text(text, encoding="utf-8")
 
 

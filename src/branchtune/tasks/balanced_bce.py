@@ -10,7 +10,7 @@ from branchtune.tasks.masked import check_same_shape, full_precision, masked, ma
 
 
 def balanced_bce(logits: Tensor, target: Tensor, positive_weight: float | None = None) -> Tensor:
-    """Mean over labelled elements of -[w y log p + (1 - w) (1 - y) log(1 - p)], p = sigmoid(logits).
+    """Mean over labelled elements of `-[w y log p + (1 - w) (1 - y) log(1 - p)]`, `p = sigmoid(logits)`.
 
     The loss of holistically-nested edge detection (arXiv 1504.06375, eq. 2), as a mean.
 

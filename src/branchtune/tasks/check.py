@@ -1,4 +1,4 @@
-"""The tasks that a model is given: what they must be, and which of them train."""
+"""The tasks that a model is given: what they must be, which of them train, and whether its tree is theirs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from branchtune.errors import UserError, unknown
 from branchtune.tasks.task import Task
+from branchtune.tree import TaskTree
 
 
 def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
@@ -30,8 +31,8 @@ def check_tasks(tasks: Sequence[Task]) -> dict[str, Task]:
     if repeated:
         raise UserError(f"two tasks are named {repeated[0]!r}: give each its own name")
     for name in names:
-        if hasattr(nn.ModuleDict, name):
-            raise UserError(f"a task cannot be named {name!r}, which is a method of torch's modules: rename it")
+        if hasattr(nn.ModuleDict(), name):
+            raise UserError(f"a task cannot be named {name!r}, which is an attribute of torch's modules: rename it")
     return dict(zip(names, tasks, strict=True))
 
 
@@ -51,3 +52,17 @@ def check_train_tasks(names: Collection[str] | None, tasks: Mapping[str, Task]) 
         if name not in tasks:
             raise unknown("task in train_tasks", name, tasks)
     return tuple(name for name in tasks if name in names)
+
+
+def check_tree(tree: TaskTree, tasks: Mapping[str, Task]) -> None:
+    """Refuse a tree of other tasks than these.
+
+    Raises:
+        UserError: a task that only one of the two has.
+    """
+    for name in tree.tasks:
+        if name not in tasks:
+            raise unknown("task in the tree", name, tasks)
+    missing = sorted(set(tasks) - set(tree.tasks))
+    if missing:
+        raise UserError(f"the tree misses task {missing[0]!r}: every task belongs to one group at every level")

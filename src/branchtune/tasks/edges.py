@@ -12,6 +12,7 @@ from branchtune.metrics.edge_f import BestEdgeF
 from branchtune.metrics.edge_matching import MatchedEdgeF
 from branchtune.scalars import real
 from branchtune.tasks.balanced_bce import balanced_bce
+from branchtune.tasks.masked import full_precision
 from branchtune.tasks.task import TargetKind, Task
 
 
@@ -37,6 +38,7 @@ class Edges(Task):
     """
 
     target_kind: ClassVar[TargetKind] = "values"
+    thin_lines: ClassVar[bool] = True
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     headline: ClassVar[str] = "best_f_dt"
     higher_is_better: ClassVar[bool] = True
@@ -55,6 +57,10 @@ class Edges(Task):
         super().__init__(name, out_channels=1, weight=weight)
         self.positive_weight = positive_weight
         self.match_dist = match_dist
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """Probabilities `[B, H, W]`."""
+        return full_precision(output[:, 0]).sigmoid()
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return balanced_bce(output[:, 0], target, self.positive_weight)

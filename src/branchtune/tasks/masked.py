@@ -20,7 +20,12 @@ def masked(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of `values` over the elements marked `valid` (same shape), 0 without any; see `mean_over`."""
+    """Mean over the labelled elements, 0 without any; see `mean_over`.
+
+    Args:
+        values: any shape; NaN where not `valid` does no harm.
+        valid: bool, of that shape.
+    """
     return mean_over(masked(values, valid).sum(), valid)
 
 
@@ -30,6 +35,10 @@ def mean_over(total: Tensor, valid: Tensor) -> Tensor:
     In a step of several processes (`joint_step`) by their number in all of them, times the number of processes, so that
     the mean over processes is the mean over the joint batch. Losses of a user's own tasks are exact there if they use
     this or `masked_mean`.
+
+    Args:
+        total: the sum, a scalar.
+        valid: bool, any shape.
     """
     return total * processes() / joint_sum(valid.sum()).clamp(min=1)
 
@@ -48,7 +57,12 @@ def check_same_shape(output: Tensor, target: Tensor) -> None:
 
 
 def masked_l1(output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Mean of |output - target| over the elements marked `valid`; all three of one shape.
+    """Mean of `|output - target|` over the labelled elements.
+
+    Args:
+        output: any shape.
+        target: of that shape; NaN where not `valid` does no harm.
+        valid: bool, of that shape.
 
     Raises:
         UserError: the shapes of output and target differ.

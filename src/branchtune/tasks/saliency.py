@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from branchtune.metrics.saliency_f import MaxF
 from branchtune.metrics.saliency_iou import MaxIoU
 from branchtune.tasks.balanced_bce import balanced_bce
+from branchtune.tasks.masked import full_precision
 from branchtune.tasks.task import TargetKind, Task
 
 
@@ -31,6 +32,10 @@ class Saliency(Task):
 
     def __init__(self, name: str, weight: float = 5.0) -> None:
         super().__init__(name, out_channels=1, weight=weight)
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """Probabilities `[B, H, W]`."""
+        return full_precision(output[:, 0]).sigmoid()
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return balanced_bce(output[:, 0], target)

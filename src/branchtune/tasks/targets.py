@@ -28,7 +28,7 @@ def valid_elements(task: Task, target: Tensor) -> Tensor:
 def ignored_target(task: Task, height: int, width: int) -> Tensor:
     """A target whose every element is ignored."""
     shape = _shape(task, height, width)
-    if _holds_classes(task):
+    if holds_classes(task):
         return torch.full(shape, _ignored_class(task), dtype=torch.int64)
     return torch.full(shape, float("nan"))
 
@@ -42,7 +42,7 @@ def check_target(task: Task, target: Tensor, height: int, width: int) -> None:
 
 def outside_classes(task: Task, targets: Tensor) -> Tensor | None:
     """Which samples of stacked targets `[B, ...]` hold a class that the task does not have; None without classes."""
-    if not _holds_classes(task):
+    if not holds_classes(task):
         return None
     outside = ((targets < 0) | (targets >= task.out_channels)) & (targets != _ignored_class(task))
     return outside.reshape(len(targets), -1).any(dim=1)
@@ -53,7 +53,8 @@ def describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _holds_classes(task: Task) -> bool:
+def holds_classes(task: Task) -> bool:
+    """Whether a target is a class, or a map of classes."""
     return task.target_kind == "classes" or (task.target_kind == "image" and task.image_target == "class")
 
 
@@ -63,7 +64,7 @@ def _ignored_class(task: Task) -> int:
 
 def _shape(task: Task, height: int, width: int) -> tuple[int, ...]:
     if task.target_kind == "image":
-        return () if _holds_classes(task) else (task.out_channels,)
+        return () if holds_classes(task) else (task.out_channels,)
     return (3, height, width) if task.target_kind == "normals" else (height, width)
 
 
@@ -72,15 +73,15 @@ def _wrong_type(task: Task, target: Tensor, shape: tuple[int, ...]) -> str | Non
         return f"the target is of type {type(target).__name__}, expected a torch tensor"
     if tuple(target.shape) != shape:
         return f"the target has shape {tuple(target.shape)}, expected {shape}"
-    if _holds_classes(task) and target.dtype != torch.int64:
+    if holds_classes(task) and target.dtype != torch.int64:
         return f"the target has dtype {target.dtype}, expected torch.int64 (convert with .long())"
-    if not _holds_classes(task) and not target.is_floating_point():
+    if not holds_classes(task) and not target.is_floating_point():
         return f"the target has dtype {target.dtype}, expected torch.float32 (convert with .float())"
     return None
 
 
 def _wrong_value(task: Task, target: Tensor) -> str | None:
-    if _holds_classes(task):
+    if holds_classes(task):
         ignored = _ignored_class(task)
         bad = ((target < 0) | (target >= task.out_channels)) & (target != ignored)
         return _first(bad, target, f"a class is 0..{task.out_channels - 1}, or {ignored} where ignored")

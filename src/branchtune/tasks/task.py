@@ -33,7 +33,8 @@ class Task(ABC):
             return masked_l1(output[:, 0], target, ~target.isnan())
 
         def metrics(self):
-            return {"mae": MeanHeightError()}  # any torchmetrics.Metric that skips NaN targets
+            # any torchmetrics.Metric that skips NaN targets
+            return {"mae": MeanHeightError()}
 
     task = Height("height", out_channels=1)
     ```
@@ -43,18 +44,24 @@ class Task(ABC):
             `_` and `-`; not "image" or "id", which a sample uses for itself.
         out_channels: channels C of the raw output, `[B, C, H, W]` for a dense task and `[B, C]` for an
             image-level one.
-        weight: factor w_t of this task's loss in the training objective sum_t w_t L_t.
+        weight: factor w_t of this task's loss in the training objective `sum_t w_t L_t`.
+
+    Attributes:
+        target_kind: how the target behaves under resizing, flipping and zooming, and whether it is a map at all:
+            "classes" int64 `[H, W]`, 255 ignored; "values" float `[H, W]`, "depth" float `[H, W]` metres and "normals"
+            float `[3, H, W]`, NaN ignored; "image" one label per image.
+        image_target: the label of an "image" task: "class" int64 scalar, -100 ignored, or "values" float `[C]`, NaN
+            ignored.
+        value_range: smallest and largest valid element of a target of "values".
+        thin_lines: whether a target of "values" marks thin lines, which shrinking must not break.
+        headline: key of `metrics()` that decides which of two models is better.
+        higher_is_better: the direction of the headline.
     """
 
-    #: how the target behaves under resizing, flipping and zooming, and whether it is a map at all: "classes"
-    #: int64 [H, W], 255 ignored; "values" float [H, W], "depth" float [H, W] metres and "normals" float [3,
-    #: H, W], NaN ignored; "image" one label per image.
     target_kind: ClassVar[TargetKind] = "values"
-    #: the label of an "image" task: "class" int64 scalar, -100 ignored, or "values" float [C], NaN ignored
     image_target: ClassVar[Literal["class", "values"]] = "class"
-    #: smallest and largest valid element of a target of "values"
     value_range: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
-    #: key of `metrics()` that decides which of two models is better
+    thin_lines: ClassVar[bool] = False
     headline: ClassVar[str]
     higher_is_better: ClassVar[bool]
 
@@ -83,6 +90,22 @@ class Task(ABC):
     def activate(self, raw: Tensor) -> Tensor:
         """Decoder output -> what the model returns, of the same shape; the identity unless overridden."""
         return raw
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """What the model returns -> what it predicts, in the unit of the target: for pictures, files and pages.
+
+        By default, by `target_kind`: "classes" gives the class with the largest score, in the smallest unsigned
+        integer type, `[B, H, W]`; "values" and "depth" what the model returns, `[B, H, W]` where it has one channel;
+        "normals" `[B, 3, H, W]`; "image" `[B, C]`, the probabilities of a class by softmax, or the values. Override it
+        where this is not so, such as for logits of a probability: `return output[:, 0].sigmoid()`.
+
+        Args:
+            output: `[B, C, H, W]` or `[B, C]`. For classes and normals it may be a strip of a large image: each
+                pixel counts by itself.
+        """
+        from branchtune.tasks.prediction import default_prediction
+
+        return default_prediction(self, output)
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -125,7 +148,8 @@ class Task(ABC):
 
         Args:
             target: the target of one sample, without a batch dimension.
-            height, width: size of the sample's image in pixels; an image-level target has no use for it.
+            height: of the sample's image in pixels; an image-level target has no use for it.
+            width: likewise.
         """
         from branchtune.tasks import targets
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,21 +21,45 @@ def choose_device(trainer: Mapping[str, Any]) -> torch.device:
     Raises:
         UserError: an accelerator that this machine lacks, or more devices than processes.
     """
+    kind, index = _kind(trainer), _index(trainer)
+    _check_there(kind, [index], trainer)
+    return torch.device(kind, index) if kind == "cuda" else torch.device(kind)
+
+
+def check_devices(trainer: Mapping[str, Any]) -> None:
+    """Refuse devices that this machine lacks, before a process is started for each.
+
+    Raises:
+        UserError: as `choose_device`, for any of them.
+    """
+    _check_there(_kind(trainer), device_numbers(trainer), trainer)
+
+
+def _kind(trainer: Mapping[str, Any]) -> str:
     wanted = str(trainer.get("accelerator") or "auto")
     if wanted not in ACCELERATORS:
         raise unknown("trainer.accelerator", wanted, ACCELERATORS)
-    index = _index(trainer)
     if wanted == "cpu":
-        return torch.device("cpu")
+        return "cpu"
     if wanted != "mps" and torch.cuda.is_available():
-        if index >= torch.cuda.device_count():
-            raise UserError(f"trainer.devices=[{index}]: this machine has {torch.cuda.device_count()} GPUs, from 0")
-        return torch.device("cuda", index)
+        return "cuda"
     if wanted != "cuda" and torch.backends.mps.is_available():
-        return torch.device("mps")
+        return "mps"
     if wanted != "auto":
         raise UserError(f"trainer.accelerator={wanted}: no such device is available here, choose auto or cpu")
-    return torch.device("cpu")
+    return "cpu"
+
+
+def _check_there(kind: str, numbers: Sequence[int], trainer: Mapping[str, Any]) -> None:
+    if kind == "cpu":
+        return
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    lacking = [number for number in numbers if number >= count]
+    if lacking:
+        raise UserError(
+            f"trainer.devices={trainer.get('devices')!r} needs GPU {lacking[0]}, and this machine has {count} GPUs, "
+            "numbered from 0: name those that it has, or -1 for all"
+        )
 
 
 def device_numbers(trainer: Mapping[str, Any]) -> list[int]:
@@ -50,7 +74,8 @@ def device_numbers(trainer: Mapping[str, Any]) -> list[int]:
     if isinstance(devices, list | tuple):
         numbers = list(devices)
     elif devices == -1:
-        numbers = list(range(max(1, torch.cuda.device_count())))
+        gpus = 0 if trainer.get("accelerator") in ("cpu", "mps") else torch.cuda.device_count()
+        numbers = list(range(max(1, gpus)))
     else:
         numbers = list(range(devices)) if isinstance(devices, int) and not isinstance(devices, bool) else []
     if not numbers or not all(isinstance(n, int) and n >= 0 for n in numbers) or len(set(numbers)) < len(numbers):

@@ -35,7 +35,9 @@ class MultiTaskModule(L.LightningModule):
             manual optimisation; clipping and accumulation are then done here, so that both keys mean the same.
         schedule: of the learning rate, per optimiser step.
         seed: dropout and drop-path of an epoch derive from (seed, epoch), so that a resumed run repeats them.
-        gradient_clip_val, accumulate_grad_batches: for manual optimisation only; otherwise the Trainer has them.
+        gradient_clip_val: largest norm of the tasks' summed gradient, for manual optimisation only; otherwise the
+            Trainer has it.
+        accumulate_grad_batches: batches of one step, likewise.
     """
 
     def __init__(
@@ -110,14 +112,17 @@ class MultiTaskModule(L.LightningModule):
 
     @torch.no_grad()
     def _share_statistics(self) -> None:
-        """Every process has seen its share of the batches: BatchNorm's running statistics become their mean."""
+        """Every process has seen its share of the batches: BatchNorm's running statistics become their mean.
+
+        In float64, in which the mean of equal values is the value: constants among the buffers stay as they are.
+        """
         backbone = self.model.backbone
         trained: list[torch.nn.Module] = [self.model.decoders[name] for name in self.model.train_tasks]
         if backbone.train_backbone and backbone.trainable:
             trained.append(backbone.frozen)
         buffers = [b for module in trained for b in module.buffers() if b.is_floating_point()]
         with joint_step():
-            for buffer, mean in zip(buffers, joint_means(buffers), strict=True):
+            for buffer, mean in zip(buffers, joint_means([buffer.double() for buffer in buffers]), strict=True):
                 buffer.copy_(mean)
 
     def on_train_epoch_end(self) -> None:

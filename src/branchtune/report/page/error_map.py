@@ -9,27 +9,23 @@ from branchtune.ignored import IGNORED_CLASS, IGNORED_LABEL
 from branchtune.tasks.task import Task
 
 
-def values_shown(task: Task, output: Tensor) -> Tensor:
-    """The output of a task of values in the unit of its target: logits of a probability are turned into it."""
-    return output.sigmoid() if task.target_kind == "values" and task.value_range == (0.0, 1.0) else output
-
-
-def error_map(task: Task, output: Tensor, target: Tensor) -> Tensor:
+def error_map(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
     """The error of every pixel `[H, W]`, NaN where it has no label.
 
     Classes: 0 or 1. Normals: the angle in degrees. Depth: metres. Values: in their own unit.
 
     Args:
         task: a dense one.
-        output: `[C, H, W]`, as the model returns it.
+        prediction: of `Task.prediction`, `[H, W]` or `[C, H, W]`, whose mean counts for depth and values.
         target: `[H, W]` or `[3, H, W]`.
     """
     if task.target_kind == "classes":
-        return (output.argmax(0) != target).float().masked_fill(target == IGNORED_CLASS, float("nan"))
+        return (prediction != target).float().masked_fill(target == IGNORED_CLASS, float("nan"))
     if task.target_kind == "normals":
-        cosine = torch.nn.functional.cosine_similarity(output.float(), target.float(), dim=0)
+        cosine = torch.nn.functional.cosine_similarity(prediction.float(), target.float(), dim=0)
         return torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).masked_fill(target.isnan().any(0), float("nan"))
-    return (values_shown(task, output).float().mean(0) - target).abs()
+    values = prediction.float()
+    return ((values.mean(0) if values.ndim == 3 else values) - target).abs()
 
 
 def error_unit(task: Task) -> str:
@@ -37,22 +33,22 @@ def error_unit(task: Task) -> str:
     return {"normals": "°", "depth": " m"}.get(task.target_kind, "")
 
 
-def written(task: Task, output: Tensor, target: Tensor | None) -> tuple[str, str, str]:
+def written(task: Task, prediction: Tensor, target: Tensor | None) -> tuple[str, str, str]:
     """Target, prediction and error of a task with one label per image, in words; a dash where there is none.
 
     Args:
-        output: `[C]`.
+        prediction: `[C]`, of `Task.prediction`.
         target: a class, or `[C]` values; None without a label.
     """
     if task.image_target == "class":
-        found = int(output.argmax())
-        prediction = f"class {found} ({float(output.softmax(0)[found]):.0%})"
+        found = int(prediction.argmax())
+        words = f"class {found} ({float(prediction[found]):.0%})"
         if target is None or int(target) == IGNORED_LABEL:
-            return "–", prediction, "–"
-        return f"class {int(target)}", prediction, "right" if found == int(target) else "wrong"
+            return "–", words, "–"
+        return f"class {int(target)}", words, "right" if found == int(target) else "wrong"
     if target is None or bool(target.isnan().all()):
-        return "–", _numbers(output), "–"
-    return _numbers(target), _numbers(output), _numbers((output - target).abs())
+        return "–", _numbers(prediction), "–"
+    return _numbers(target), _numbers(prediction), _numbers((prediction - target).abs())
 
 
 def _numbers(values: Tensor) -> str:

@@ -18,7 +18,7 @@ from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
 from branchtune.report.colour import error_picture, picture, target_picture, value_limits
-from branchtune.report.page.error_map import error_map, error_unit, values_shown, written
+from branchtune.report.page.error_map import error_map, error_unit, written
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.svg import short
 from branchtune.run.directory import load_settings
@@ -110,11 +110,12 @@ def make_gallery(run: RunData, reporter: Reporter) -> Gallery:
     assert loader.collate_fn is not None
     raw = loader.collate_fn([loader.dataset[index] for index in chosen])
     outputs = _outputs(model, raw, bench.device)
-    scales = _scales(model.tasks, outputs, raw)
+    predictions = {name: task.prediction(outputs[name]) for name, task in model.tasks.items()}
+    scales = _scales(model.tasks, predictions, raw)
     cases = []
     for row, index in enumerate(chosen):
         panels = {
-            name: _panel(task, outputs[name][row], raw[name][row], losses[index].get(name), scales.get(name))
+            name: _panel(task, predictions[name][row], raw[name][row], losses[index].get(name), scales.get(name))
             for name, task in model.tasks.items()
         }
         image = pixels_of(raw["image"][row], *bench.normalisation)
@@ -150,13 +151,15 @@ def _scores(losses: Sequence[Mapping[str, float]]) -> list[float]:
     return [float(np.mean(values)) if values else float("nan") for values in relative]
 
 
-def _scales(tasks: Mapping[str, Task], outputs: Mapping[str, Tensor], raw: Mapping[str, Any]) -> dict[str, ErrorScale]:
+def _scales(
+    tasks: Mapping[str, Task], predictions: Mapping[str, Tensor], raw: Mapping[str, Any]
+) -> dict[str, ErrorScale]:
     """One for all images, to the 95th percentile: a few wild pixels must not hide the rest."""
     scales = {}
     for name, task in tasks.items():
         if not task.dense:
             continue
-        maps = [error_map(task, out, target) for out, target in zip(outputs[name], raw[name], strict=True)]
+        maps = [error_map(task, found, target) for found, target in zip(predictions[name], raw[name], strict=True)]
         known = torch.cat([one[~one.isnan()] for one in maps]).numpy()
         if task.target_kind == "classes":
             scales[name] = ErrorScale(1.0, "right", "wrong")
@@ -166,18 +169,17 @@ def _scales(tasks: Mapping[str, Task], outputs: Mapping[str, Tensor], raw: Mappi
     return scales
 
 
-def _panel(task: Task, output: Tensor, target: Tensor, loss: float | None, scale: ErrorScale | None) -> Panel:
+def _panel(task: Task, prediction: Tensor, target: Tensor, loss: float | None, scale: ErrorScale | None) -> Panel:
     if scale is None:
-        known, predicted, error = written(task, output, target)
+        known, predicted, error = written(task, prediction, target)
         return Panel(known, predicted, error, loss)
     valued = task.target_kind in ("depth", "values")
-    shown = values_shown(task, output)
-    limits = value_limits(target if loss is not None else shown) if valued else None
-    prediction = picture(task, shown, limits)
+    limits = value_limits(target if loss is not None else prediction) if valued else None
+    shown = picture(task, prediction, limits)
     if loss is None:
-        return Panel(None, prediction, None, None)
+        return Panel(None, shown, None, None)
     known_picture = target_picture(task.target_kind, target, task.out_channels, limits)
-    return Panel(known_picture, prediction, error_picture(error_map(task, output, target), scale.most), loss)
+    return Panel(known_picture, shown, error_picture(error_map(task, prediction, target), scale.most), loss)
 
 
 def pictures(gallery: Gallery) -> list[Picture]:

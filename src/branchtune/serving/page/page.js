@@ -125,16 +125,18 @@ function figure(task, output, opacity) {
     buttons.append(download(task.name, "png"));
   } else {
     const order = output.values.map((value, index) => [value, index]).sort((a, b) => b[0] - a[0]).slice(0, 5);
-    made.append(element("p", { class: "legend" }, "largest outputs"),
-      element("ol", {}, ...order.map(([value, index]) => element("li", {}, `channel ${index}: ${value.toFixed(3)}`))));
+    const [title, what] = task.classes ? ["most likely", "class"] : ["largest values", "channel"];
+    made.append(element("p", { class: "legend" }, title),
+      element("ol", {}, ...order.map(([value, index]) => element("li", {}, `${what} ${index}: ${value.toFixed(3)}`))));
   }
   made.append(buttons);
   return made;
 }
 
 function legend(task, output) {
-  if (task.kind !== "depth" || output.low === null) return task.picture;
-  return `near is bright: ${output.low.toFixed(2)} to ${output.high.toFixed(2)} m in this image`;
+  if (!task.scaled || output.low === null || output.high === null) return task.picture;
+  const [bright, unit] = task.kind === "depth" ? ["near", " m"] : ["high", ""];
+  return `${bright} is bright: ${output.low.toFixed(2)} to ${output.high.toFixed(2)}${unit} in this image`;
 }
 
 function download(task, format) {

@@ -1,0 +1,1 @@
+"""What people read of a run: tables, pictures of predictions, and the page."""

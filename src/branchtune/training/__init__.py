@@ -1,0 +1,1 @@
+"""Training with Lightning: losses, task optimisers, schedule, checkpoints, and what is recorded meanwhile."""
