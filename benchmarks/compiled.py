@@ -90,7 +90,7 @@ def examine(model: bt.MultiTaskModel, x: Tensor, backend: str) -> Compilation:
     return Compilation(tuple(str(b.reason) for b in breaks), graphs["unique_graphs"] - before, worst)
 
 
-def _numbers(call: torch.nn.Module, model: bt.MultiTaskModel, x: Tensor) -> dict[str, Tensor]:
+def _numbers(call: Callable[[Tensor], dict[str, Tensor]], model: bt.MultiTaskModel, x: Tensor) -> dict[str, Tensor]:
     outputs = call(x)
     found = {task: output.detach() for task, output in outputs.items()}
     if model.training:

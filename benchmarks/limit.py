@@ -89,7 +89,9 @@ class FrozenStep(FrozenWork):
         with self.autocast():
             self._run()
         if self.ends:
-            torch.autograd.grad(self.ends, list(self.stored.values()), [torch.ones_like(end) for end in self.ends])
+            for stream in self.stored.values():
+                stream.grad = None
+            torch.autograd.backward(self.ends, [torch.ones_like(end) for end in self.ends])
             self.ends.clear()
 
     def _keep(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -27,7 +27,7 @@ class PeftModels(nn.Module):
         self.tasks, self.indices, self.separate = dict(model.tasks), len(model.spec.levels), separate
         assert isinstance(model.adapter, bt.LoRA)
         names = [site.name for site in model.backbone.sites.values()]
-        config = LoraConfig(r=model.adapter.r, lora_alpha=model.adapter.lora_alpha, target_modules=names)
+        config = LoraConfig(r=model.adapter.r, lora_alpha=round(model.adapter.lora_alpha), target_modules=names)
         first, *others = self.tasks
         self.encoders = nn.ModuleDict()
         with warnings.catch_warnings():

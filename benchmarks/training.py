@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -85,8 +85,12 @@ def _one_after_another(bench: Bench, peft: PeftModels, x: Tensor) -> list[Step]:
     for task in peft.tasks:
         for parameter in peft.trainable(task):
             parameter.requires_grad_(True)  # of adapters that are not the active one, too
-        steps.append(Step(bench, peft.trainable(task), lambda task=task: mean_square({task: peft.run(task, x)})))
+        steps.append(Step(bench, peft.trainable(task), _loss_of(peft, task, x)))
     return steps
+
+
+def _loss_of(peft: PeftModels, task: str, x: Tensor) -> Callable[[], Tensor]:
+    return lambda: mean_square({task: peft.run(task, x)})
 
 
 def jointly(bench: Bench, peft: PeftModels, x: Tensor) -> Step:
