@@ -182,7 +182,7 @@ class BranchedBackbone(nn.Module):
                 raise
             raise explained from error
         finally:
-            current_run.set(outer)  # torch.compile knows no reset()
+            current_run.set(outer)
 
     def _run_backbone(self, images: Tensor, run: Run, inputs: dict[str, Any]) -> list[Tensor]:
         if self.spec.feature_indices is not None:

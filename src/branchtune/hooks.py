@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from branchtune.backbone.spec import SideInput, Site
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
 from branchtune.route import Route
+from branchtune.scoped import Scoped
 
 if TYPE_CHECKING:
     from branchtune.branching import BranchedBackbone
@@ -33,7 +33,7 @@ class Run:
 
 
 # The run is an argument of the call, not state of the module, so that threads and nested calls do not disturb it.
-current_run: ContextVar[Run | None] = ContextVar("branchtune_run", default=None)
+current_run: Scoped[Run] = Scoped("branchtune_run")
 
 
 class Fork(OwnHook):

@@ -71,12 +71,13 @@ class _Recomputed(OwnForward):
         rest = replace_arguments(args, kwargs, dict.fromkeys(places))
 
         def again(*values: Tensor) -> Any:
-            token = current_run.set(run)
+            outer = current_run.get()
+            current_run.set(run)
             try:
                 own_args, own_kwargs = replace_arguments(*rest, dict(zip(places, values, strict=True)))
                 return self.plain(*own_args, **own_kwargs)
             finally:
-                current_run.reset(token)
+                current_run.set(outer)
 
         # Tensors are its arguments by position, from which it knows the devices whose random state to keep.
         return checkpoint(again, *tensors.values(), use_reentrant=False)

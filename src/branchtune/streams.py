@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +26,10 @@ from branchtune.errors import UserError
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
 from branchtune.route import Route
+from branchtune.scoped import Scoped
 
 # Per call, as the run of the main pass: what its hooks kept, and the adapters that the streams read while they run.
-_kept: ContextVar[dict[str, Any] | None] = ContextVar("branchtune_streams", default=None)
+_kept: Scoped[dict[str, Any]] = Scoped("branchtune_streams")
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,12 @@ class TaskStreams:
     def keeping(self) -> Iterator[dict[str, Any]]:
         """Around the main pass: what the streams will need."""
         kept: dict[str, Any] = {}
-        token = _kept.set(kept)
+        outer = _kept.get()
+        _kept.set(kept)
         try:
             yield kept
         finally:
-            _kept.reset(token)
+            _kept.set(outer)
 
     def run(self, kept: dict[str, Any], route: Route, adapters: nn.ModuleDict, reach: Reach) -> list[Tensor]:
         """The raw output of every level for all tasks of the route, `[T * B, ...]`, task-major."""
@@ -102,11 +103,12 @@ class TaskStreams:
             kept["scale"], kept["dropout"] = self.comb.task_alpha / self.comb.r_task, self.comb.lora_dropout
             args, kwargs = kept[block.name]
             block.replay.train(block.source.training)
-            token = _kept.set(kept)
+            outer = _kept.get()
+            _kept.set(kept)
             try:
                 stream = first_tensor(block.replay(kept["fold"](args[0]), *args[1:], **kwargs))
             finally:
-                _kept.reset(token)
+                _kept.set(outer)
             outputs.append(stream if block.after is None else first_tensor(block.after(stream)))
         return outputs
 
