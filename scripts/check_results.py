@@ -1,8 +1,10 @@
 """Compare a regenerated comparison with the committed one: every delta_m within twice its standard error over seeds.
 
-The standard error itself must be below one point, or agreement would say nothing.
+With a configuration instead, before training, it says whether they can agree. The standard error itself must be below
+one point, or agreement would say nothing.
 
 python scripts/check_results.py NEW/comparison.json results/scenes/comparison.json
+python scripts/check_results.py configs/scenes_comparison.yaml results/scenes/comparison.json
 """
 
 from __future__ import annotations
@@ -25,12 +27,19 @@ def check(new: Comparison, committed: Comparison, largest_error: float) -> list[
     """One line for each committed method: both means, twice the standard error, and whether they agree."""
     if len(committed.seeds) < 2:
         raise UserError("the committed comparison has one seed: there is no standard error to compare with")
-    # Parsed: a key that is new since then has its default.
-    configs = [Settings.parse(comparison.config).text() for comparison in (new, committed)]
-    if configs[0] != configs[1] or new.seeds != committed.seeds:
-        raise UserError("the two comparisons have different configurations or seeds")
+    check_configuration(Settings.parse(new.config), committed)
+    if new.seeds != committed.seeds:
+        raise UserError(f"seeds {new.seeds} here, {committed.seeds} there: they cannot be compared")
     found = {row.method: row for row in rows(new)}
     return [_line(row, found.get(row.method), largest_error) for row in rows(committed)]
+
+
+def check_configuration(settings: Settings, committed: Comparison) -> None:
+    """Refuse another configuration than the committed one; a key that was not there yet had its default."""
+    old, new = Settings.parse(committed.config).flat(), settings.but(output="runs", reference=None).flat()
+    differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    if differing:
+        raise UserError(f"the committed comparison has another configuration: {', '.join(differing)}; make it again")
 
 
 def _line(row: Row, again: Row | None, largest_error: float) -> list[str]:
@@ -47,6 +56,9 @@ def _line(row: Row, again: Row | None, largest_error: float) -> list[str]:
 
 def main(new: str, committed: str, largest_error: float = LARGEST_ERROR) -> int:
     try:
+        if Path(new).suffix == ".yaml":
+            check_configuration(Settings.load(new), Comparison.load(Path(committed)))
+            return 0
         lines = check(Comparison.load(Path(new)), Comparison.load(Path(committed)), largest_error)
     except UserError as error:
         print(f"check_results: {error}", file=sys.stderr)

@@ -75,11 +75,14 @@ def test_the_best_case_comes_before_the_worst(finished: Path) -> None:
     assert set(gallery.best[0].panels) == {"semseg", "depth", "normals", "edge"}
 
 
-def test_a_finished_run_gets_its_report_again_when_it_is_gone(finished: Path) -> None:
-    run = run_of(finished)
-    before = (run / "report.html").stat().st_mtime_ns
+def test_a_finished_run_keeps_its_report_and_gets_it_again_when_it_is_gone(finished: Path) -> None:
+    report = run_of(finished) / "report.html"
+    before = report.stat().st_mtime_ns
     assert main(["fit", str(finished), "--quiet"]) == 0
-    assert (run / "report.html").stat().st_mtime_ns == before
+    assert report.stat().st_mtime_ns == before
+    report.unlink()
+    assert main(["fit", str(finished), "--quiet"]) == 0
+    assert report.stat().st_size > 10_000
 
 
 def test_a_failure_is_a_warning_and_the_run_ends_well(

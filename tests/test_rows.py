@@ -85,6 +85,13 @@ def test_pictures_are_decoded_too(folder: Path):
     assert (sample["semseg"] == 4).all()
 
 
+def test_pictures_of_16_bits_are_not_clipped(folder: Path):
+    row = make_rows(1)[0]
+    row["image"] = Image.fromarray(np.linspace(0, 65535, HEIGHT * WIDTH).reshape(SHAPE).astype(np.uint16))
+    image = source(folder, [row]).read("train-000000")["image"]
+    assert (np.asarray(image) == 255).mean() < 0.05
+
+
 def test_nested_lists_are_arrays(folder: Path):
     row = {key: np.asarray(value).tolist() for key, value in make_rows(1)[0].items()}
     assert source(folder, [row]).read("train-000000")["normals"].shape == (3, *SHAPE)
@@ -93,7 +100,9 @@ def test_nested_lists_are_arrays(folder: Path):
 def test_ids_come_from_their_column_and_may_not_be_in_two_splits(folder: Path):
     (folder / "dataset.yaml").write_text("id: name\n" + YAML)
     train = [{**row, "name": f"r{i}"} for i, row in enumerate(make_rows(3))]
-    found = source(folder, train, val=[train[1]])
+    again = {**make_rows(1, seed=9)[0], "name": "r1"}
+    found = source(folder, train, val=[again])
+    np.testing.assert_allclose(found.read("r1")["normals"], train[1]["normal"], rtol=1e-5)  # the row that is kept
     assert found.listed("val") == ["r1"]
     assert [problem.kind for problem in found.describe_split("train")] == ["in two splits"]
 

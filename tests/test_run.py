@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -161,6 +162,18 @@ def test_the_manifest_tells_tree_parameters_and_hardware(finished: Path) -> None
     assert content["tree_sha256"] == tree_sha256(bt.TaskTree.from_json(results.tree))
     assert content["hardware"].endswith(" threads")
     assert {"torch", "timm", "lightning", "branchtune"} <= set(content["versions"])
+
+
+def test_evaluate_misses_its_reference_before_the_long_step(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_of(finished), run)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("reference: null", "reference: gone/reference.json"))
+    monkeypatch.setattr("branchtune.run.finished.evaluate_run", lambda *_: pytest.fail("evaluated"))
+    assert main(["evaluate", str(run), "--quiet"]) == 2
+    assert "gone/reference.json" in capsys.readouterr().err
 
 
 def test_the_commit_is_that_of_the_repository_that_has_the_code(

@@ -56,6 +56,15 @@ def test_a_configuration_from_before_a_key_was_there_is_the_same(stored: Path, t
     assert script("check_results").main(str(stored), str(old), NOISY) == 0
 
 
+def test_before_training_it_says_what_differs(folder: Path, stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = folder / "tiny.yaml"
+    assert script("check_results").main(str(config), str(stored)) == 0
+    other = folder / "other.yaml"
+    other.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))
+    assert script("check_results").main(str(other), str(stored)) == 2
+    assert "another configuration: trainer" in capsys.readouterr().err
+
+
 def test_gradient_norms_name_every_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script("gradient_norms").main(str(folder / "tiny.yaml"), [])
     printed = capsys.readouterr().out

@@ -275,9 +275,12 @@ def test_other_names_than_localhost_are_refused(client: TestClient, served: Serv
         assert anywhere.get("/health").status_code == 200
 
 
-def test_no_other_site_may_read_answers(client: TestClient) -> None:
-    answer = client.get("/model", headers={"origin": "https://evil.example"})
-    assert "access-control-allow-origin" not in answer.headers
+def test_no_other_site_may_read_answers_or_send_work(client: TestClient) -> None:
+    for origin in ("https://evil.example", "null"):
+        answer = client.get("/model", headers={"origin": origin})
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+    assert client.get("/model", headers={"origin": "http://localhost:8000"}).status_code == 200
 
 
 def test_the_model_and_the_examples_are_described(client: TestClient, served: Served) -> None:

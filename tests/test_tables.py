@@ -35,6 +35,12 @@ def test_columns_that_do_not_fit_follow_below_and_no_number_is_cut(width: int) -
     assert sum("Quality" in line for line in lines) == 1
 
 
+def test_brackets_are_text_and_no_markup() -> None:
+    names = ["wall [/b]", "[red]door[/red]"]
+    text = "\n".join(printed(Cells("", ["class", "[b]share"], [[name, "1"] for name in names]), 80))
+    assert all(name in text for name in [*names, "[b]share"])
+
+
 def test_markdown_is_a_github_table() -> None:
     cells = Cells("", ["", "single-\ntask", "one set\nper task"], [["a|b", "1", "2"], ["c", "3", "4"]], ends=[0])
     expected = ["|  | single-task | one set per task |", "| --- | ---: | ---: |", r"| a\|b | 1 | 2 |", "| c | 3 | 4 |"]

@@ -72,16 +72,11 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _write_sheet(path: Path, examples: Sequence[Any], labels: Any) -> None:
-    import io
-
-    from PIL import Image
-
     from branchtune.atomic import write_bytes
+    from branchtune.report.encoding import image_bytes
     from branchtune.report.sheet import sheet
 
-    encoded = io.BytesIO()
-    Image.fromarray(sheet(examples, labels)).save(encoded, "PNG")
-    write_bytes(path, encoded.getvalue())
+    write_bytes(path, image_bytes(sheet(examples, labels), "PNG"))
 
 
 def _check_least(options: Any, **least: int) -> None:

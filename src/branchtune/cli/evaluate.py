@@ -29,8 +29,9 @@ def run(argv: Sequence[str]) -> None:
     from branchtune.run.workbench import Workbench
 
     reporter, run = reporter_of(options), Path(options.run)
-    metrics = evaluate_run(run, reporter, options.low_memory)
-    before = {} if options.low_memory is None else Results.load(run / "results.json").metrics
+    # Before the long step: either may be gone.
     config = load_settings(run).config
     reference = Workbench(config, reporter).reference
+    before = {} if options.low_memory is None else Results.load(run / "results.json").metrics
+    metrics = evaluate_run(run, reporter, options.low_memory)
     show(evaluation_outcome(options.run, metrics, before, config.tasks, reference), options, reporter)

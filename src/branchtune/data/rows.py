@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from branchtune.data.declared import Declaration, check_classes, read_declaration
+from branchtune.data.decoding import as_rgb
 from branchtune.data.label_files import check_size
 from branchtune.data.source import Source, check_tasks
 from branchtune.data.transforms import Sample
@@ -51,7 +52,10 @@ class Rows(Source):
                 if known and column not in known:
                     raise unknown(f"column of {place}", column, known)
         self._listed = {split: self._ids(split) for split in self.tables}
-        self._where = {id_: (split, row) for split, ids in self._listed.items() for row, id_ in enumerate(ids)}
+        self._where: dict[str, tuple[str, int]] = {}
+        for split, ids in self._listed.items():
+            for row, id_ in enumerate(ids):
+                self._where.setdefault(id_, (split, row))  # listed twice: the first is the one that is kept
 
     @classmethod
     def load(cls, root: str | Path, tasks: Sequence[Task] | None = None) -> Rows:
@@ -153,7 +157,7 @@ def _column_names(table: Any) -> list[str]:
 def _image(cell: Any, where: str) -> np.ndarray:
     """A PIL image or an array -> uint8 or float32 in [0, 1], `[H, W, 3]`."""
     if isinstance(cell, Image.Image):
-        return np.array(cell.convert("RGB"))
+        return as_rgb(cell)
     if cell is None:
         raise UserError(f"{where}: is empty, a sample needs an image")
     pixels = np.asarray(cell)

@@ -19,25 +19,29 @@ def is_local(host: str) -> bool:
 
 
 class LocalNamesOnly:
-    """Refuses requests to another name than this machine's own.
+    """Refuses requests to another name than this machine's own, and those that a page of another site makes.
 
-    Else a page of any site, whose name is made to point here once it is loaded (DNS rebinding), could read the answers.
+    Else a page of any site, whose name is made to point here once it is loaded (DNS rebinding), could read the answers;
+    and its forms could send work, whose answers it cannot read.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_local(_host(scope)):
-            reason = "this server answers to localhost only: open it by that name, or start it with --host"
-            await JSONResponse({"detail": reason}, 403)(scope, receive, send)
-            return
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if not is_local(_name(f"http://{headers.get('host', '')}")) or (origin and not is_local(_name(origin))):
+                reason = "this server answers to localhost only: open it by that name, or start it with --host"
+                await JSONResponse({"detail": reason}, 403)(scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
 
-def _host(scope: Scope) -> str:
+def _name(url: str) -> str:
     try:
-        return URL(f"http://{Headers(scope=scope).get('host', '')}").hostname or ""
+        return URL(url).hostname or ""
     except ValueError:
         return ""
 

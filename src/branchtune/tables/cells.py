@@ -9,6 +9,7 @@ from typing import Literal
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 _GAP, _EDGES = 3, 2  # characters between two columns, and at both ends of a line together
 _LABEL = 22  # characters of a label; longer ones are wrapped before columns go to a table of their own
@@ -53,9 +54,9 @@ class Cells:
             for column in columns:
                 number = column >= self.labels
                 justify: Literal["right", "left"] = "right" if number else "left"
-                table.add_column(self._heading(column), justify=justify, no_wrap=number, overflow="fold")
+                table.add_column(Text(self._heading(column)), justify=justify, no_wrap=number, overflow="fold")
             for row, texts in enumerate(self.body):
-                table.add_row(*(texts[column] for column in columns), end_section=row in self.ends)
+                table.add_row(*(Text(texts[column]) for column in columns), end_section=row in self.ends)
             yield table
 
     def _blocks(self, width: int) -> list[list[int]]:

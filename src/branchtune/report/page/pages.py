@@ -10,7 +10,7 @@ from branchtune.report.colour import error_gradient
 from branchtune.report.page.conflict import run_conflict, several_conflicts
 from branchtune.report.page.curves import run_curves, several_curves
 from branchtune.report.page.dendrogram_svg import dendrogram_drawing
-from branchtune.report.page.gallery import LOOKED_AT, Gallery, pictures
+from branchtune.report.page.gallery import Gallery, pictures
 from branchtune.report.page.heat import heat_maps, plain_cosines
 from branchtune.report.page.html import Section, render
 from branchtune.report.page.picture_data import PictureWriter
@@ -113,7 +113,6 @@ def _gallery(gallery: Gallery | str) -> dict[str, Any]:
         "gallery": gallery,
         "uri": PictureWriter(pictures(gallery)),
         "gradient": error_gradient(),
-        "looked_at": LOOKED_AT,
     }
 
 
