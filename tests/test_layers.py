@@ -23,6 +23,7 @@ LAYERS = [
         "joint",
         "installed",
         "folded",
+        "scoped",
     },
     {"metrics"},
     {"tasks"},
