@@ -234,6 +234,22 @@ def test_on_a_forked_tree_a_subset_and_an_added_task_give_the_same_outputs() -> 
     torch.testing.assert_close(pruned(x)["c"], expected["c"], rtol=1e-12, atol=1e-12)
 
 
+def test_a_level_of_one_block_forks_before_its_streams() -> None:
+    torch.manual_seed(0)
+    vit = timm.create_model("test_vit", pretrained=False, img_size=32)
+    tree = bt.TaskTree([[("a",), ("b",)]] + [[("a",), ("b",)]] * 3)
+    levels = [f"blocks.{index}" for index in range(4)]
+    model = bt.MultiTaskModel(
+        vit, [bt.Depth("a"), bt.Saliency("b")], tree, adapter=Comb(r=2, r_task=2), levels=levels, image_size=32
+    )
+    for parameter in model.backbone.adapters.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    model, x = model.double().eval(), images()
+    together = model(x)
+    for task, output in together.items():
+        torch.testing.assert_close(model(x, tasks=[task])[task], output, rtol=1e-12, atol=1e-12)
+
+
 def test_on_a_forked_tree_a_loss_reaches_its_path_and_its_stream_alone() -> None:
     model = comb_model(tree=FORKED)
     model(images())["b"].square().sum().backward()

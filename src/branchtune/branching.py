@@ -92,6 +92,8 @@ class BranchedBackbone(nn.Module):
         for name in own - self.trainable:
             self.frozen.get_parameter(name).requires_grad_(False)
         self._register_hooks()
+        if self.streams is not None:
+            self.streams.watch_blocks()
         # After the streams, whose copies of blocks run outside of the blocks.
         self.checkpoint_levels = recompute_blocks(self.frozen, spec, checkpoint_levels, train_backbone)
         self.train()

@@ -74,9 +74,13 @@ class TaskStreams:
             _check_block(modules[name], name)
             after = None if comb.ends_level(spec, level.index) else modules[level.end]
             self._blocks.append(_Block(name, modules[name], _replay(modules[name], name), after))
-            modules[name].register_forward_pre_hook(_Keep(name), with_kwargs=True)
             for site in sites:
                 modules[site.name].register_forward_hook(_KeepLayer(site.name))
+
+    def watch_blocks(self) -> None:
+        """To be called after the hooks that fork: where a level is one block, its input is what they make of it."""
+        for block in self._blocks:
+            block.source.register_forward_pre_hook(_Keep(block.name), with_kwargs=True)
 
     @contextmanager
     def keeping(self) -> Iterator[dict[str, Any]]:
