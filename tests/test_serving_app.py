@@ -275,6 +275,15 @@ def test_other_names_than_localhost_are_refused(client: TestClient, served: Serv
         assert anywhere.get("/health").status_code == 200
 
 
+def test_an_image_longer_than_jpeg_allows_is_answered(served: Served) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (66_000, 1)).save(file, "PNG")
+    with TestClient(create_app(loader(served)), LOCAL, raise_server_exceptions=False) as client:
+        answer = predict(wait(client), file.getvalue(), format="png", tasks="a")
+    assert answer.status_code == 200, answer.text
+    assert Image.open(io.BytesIO(base64.b64decode(answer.json()["image"]))).size == (66_000, 1)
+
+
 def test_no_other_site_may_read_answers_or_send_work(client: TestClient) -> None:
     for origin in ("https://evil.example", "null"):
         answer = client.get("/model", headers={"origin": origin})

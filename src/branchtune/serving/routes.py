@@ -21,6 +21,8 @@ from branchtune.serving.served import Request
 from branchtune.serving.service import Service
 
 router = APIRouter()
+
+JPEG_SIDE = 65_500  # pixels, the most that Pillow writes
 Responses = dict[int | str, dict[str, Any]]
 LOADING: Responses = {503: {"model": Problem, "description": "loading, or busy: see Retry-After"}}
 REFUSED: Responses = {
@@ -112,4 +114,6 @@ async def predict(
 
 
 def _seen(pixels: NDArray[np.uint8]) -> str:
+    if max(pixels.shape) > JPEG_SIDE:
+        return b64encode(image_bytes(pixels, "PNG")).decode()
     return b64encode(image_bytes(pixels, "JPEG", quality=90)).decode()

@@ -120,6 +120,8 @@ class Prediction(BaseModel):
 
     width: int
     height: int
-    image: str | None = Field(default=None, description="format png: the image as the model was given it, JPEG, base64")
+    image: str | None = Field(
+        default=None, description="format png: the image as the model was given it, base64: JPEG, or PNG where too long"
+    )
     tasks: dict[str, TaskOutput]
     timing: Timing
