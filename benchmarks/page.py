@@ -64,7 +64,7 @@ def _origin(entry: dict[str, Any]) -> str:
     commit = entry["commit"] or "an unknown commit"
     used = ", ".join(f"{package} {versions[package]}" for package in ("torch", "timm", "peft"))
     return (
-        f"`{entry['command']}`, {entry['date']}, {commit}; {entry['hardware']}; {machine['cpu']}, {machine['cores']} "
+        f"`{entry['command']}`, {entry['date']}, {commit}; {entry['hardware']}; {machine['cores']} "
         f"cores, {memory}, load {load:g} at the start; {used}; {entry['seconds']:.0f} s"
     )
 

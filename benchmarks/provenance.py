@@ -22,15 +22,16 @@ PACKAGES = ("peft", "onnxruntime")  # beside those of a run's manifest
 
 def provenance(device: torch.device, small: bool) -> dict[str, Any]:
     """What belongs to every number: where, when, with what and on what it was measured."""
+    used = versions()
+    used.pop("commit", None)  # `commit()` here
     return {
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "small": small,
-        "versions": versions() | {package: _version(package) for package in PACKAGES},
+        "versions": used | {package: _version(package) for package in PACKAGES},
         "hardware": hardware(device),
         "machine": {
-            "cpu": cpu_model(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "threads": torch.get_num_threads(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -41,19 +42,13 @@ def provenance(device: torch.device, small: bool) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit that is checked out, with "-dirty" where what is measured was changed; None outside of git."""
+    """The commit that is checked out, with "-dirty" where what is measured was changed; None outside of git.
+
+    Unlike `manifest.commit` not where the results alone changed: every group writes them.
+    """
     sources = ["src", "benchmarks", "configs", ":!benchmarks/results"]
     head, changed = _git("rev-parse", "--short=12", "HEAD"), _git("status", "--porcelain", "--", *sources)
     return f"{head}-dirty" if head and changed else head
-
-
-def cpu_model() -> str:
-    """The processor's name, as Linux knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _git(*arguments: str) -> str | None:
