@@ -50,7 +50,18 @@ def test_every_method_has_every_seed_at_its_own_best_rate(folder: Path, comparis
         assert scores["1"] == 0.0
         assert f"{comparison.tuning[method].factor:g}" == max(scores, key=lambda factor: scores[factor])
     assert (folder / "runs" / "versus" / "pareto.svg").read_text().startswith("<?xml")
-    assert "Quality against cost" in (folder / "runs" / "versus" / "report.html").read_text()
+
+
+def test_the_report_shows_the_runs_of_the_first_seed(folder: Path) -> None:
+    html = (folder / "runs" / "versus" / "report.html").read_text(encoding="utf-8")
+    titles = ["Results", "Quality against cost", "Groups of tasks", "Trees, seed 0", "Affinity, seed 0", "Cost"]
+    titles += ["Tuned learning rates", "Learning curves", "Gradient conflict, seed 0"]
+    titles += ["Gallery: branched, planned tree, seed 0"]
+    assert [title for title in titles if f">{title}</h2>" not in html] == []
+    assert html.count('aria-label="drawing of the tree') == len(METHODS) - 1  # decoders only trains no adapter
+    assert "No gallery" not in html
+    assert "None of the runs has a record" not in html
+    assert len(html.encode()) < 5e6
 
 
 def test_controls_take_the_rate_of_the_planned_tree_without_a_trial_of_their_own(

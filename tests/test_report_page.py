@@ -169,3 +169,6 @@ def test_a_comparison_has_its_tables(tmp_path: Path) -> None:
             assert all(f">{text.replace('&', '&amp;')}</t" in html for text in row)
     assert html.count("<circle") == 18
     assert "nothing to draw" in html
+    assert "No gallery: the runs are not in the folder of the comparison." in html
+    assert ">{depth normals semseg} {edge parts saliency}</td>" in html
+    assert '<th scope="col">ms</th>' in html

@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
     pareto(comparison, comparer.folder / "pareto.svg")
     show(final, options, reporter)
     reporter.say(f"wrote {comparer.folder}/comparison.json, comparison.md and pareto.svg")
-    after(lambda: write_comparison_report(comparer.folder), comparer.folder, reporter)
+    after(lambda: write_comparison_report(comparer.folder, reporter), comparer.folder, reporter)
 
 
 def _optimizer(flat: dict[str, Any]) -> dict[str, Any]:

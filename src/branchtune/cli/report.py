@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> None:
     if compared and len(paths) > 1:
         raise UserError(f"{compared[0]} is a comparison, whose report has all its runs: give it alone")
     if compared:
-        written = write_comparison_report(compared[0], out)
+        written = write_comparison_report(compared[0], reporter, out)
     elif len(paths) == 1:
         written = write_run_report(paths[0], reporter, out)
     else:

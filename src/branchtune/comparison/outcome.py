@@ -31,5 +31,6 @@ def _record(comparison: Comparison, row: Row) -> dict[str, Any]:
         record |= {f"{name}_mean": spread.mean, f"{name}_deviation": spread.deviation}
     record |= {f"parameters_{owner}": number for owner, number in row.parameters.items()}
     record |= {f"macs_{part}": number for part, number in row.macs.items()}
+    record["ms_per_image"] = row.ms_per_image
     groups = "-".join(map(str, row.groups))
     return record | {"train_memory": row.memory, "groups": groups, "lr_factor": comparison.tuning[row.method].factor}

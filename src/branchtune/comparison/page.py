@@ -1,65 +1,71 @@
-"""The report of a comparison: tables, differences, what each method costs, tuned rates, learning curves."""
+"""The report of a comparison: its numbers, and what the runs' directories beside it still hold."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from branchtune.atomic import write_text
-from branchtune.comparison.methods import SINGLE, TITLES
+from branchtune.comparison.kept import conflict_and_gallery, kept_runs, seed_curves, tree_sections
+from branchtune.comparison.methods import TITLES
 from branchtune.comparison.pareto import PANELS, front
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import rows
 from branchtune.comparison.tables import cost, differences, parameters, quality
+from branchtune.progress import Reporter
 from branchtune.report.page.chart import Chart, Series
-from branchtune.report.page.curves import Curves, several_curves
 from branchtune.report.page.html import Section, render
-from branchtune.report.page.run_data import read_metrics
 from branchtune.report.page.scatter import Mark, scatter_chart
 from branchtune.report.page.svg import colour
 from branchtune.report.page.write import NAME as PAGE
 from branchtune.tables.cells import Cells
-from branchtune.tables.numbers import count
+from branchtune.tables.numbers import count, number
 
 NAME = "comparison.json"
 
 
-def write_comparison_report(folder: Path, out: Path | None = None) -> Path:
-    """The report of the comparison in `folder`; its runs' learning curves where they are still beside it.
+def write_comparison_report(folder: Path, reporter: Reporter, out: Path | None = None) -> Path:
+    """The report of the comparison in `folder`.
 
     Args:
-        folder: which holds comparison.json.
+        folder: which holds comparison.json, and the runs where they are still there.
+        reporter: says why there is no gallery.
         out: the file; default report.html in the folder.
 
     Raises:
-        UserError: the comparison or a metrics.csv is damaged, or the page cannot be written.
+        UserError: the comparison or a file of a run is damaged, or the page cannot be written.
     """
     comparison, target = Comparison.load(folder / NAME), out or folder / PAGE
-    write_text(target, comparison_page(comparison, folder))
+    write_text(target, comparison_page(comparison, folder, reporter))
     return target
 
 
-def comparison_page(comparison: Comparison, folder: Path) -> str:
+def comparison_page(comparison: Comparison, folder: Path, reporter: Reporter) -> str:
     """The page.
 
     Args:
         comparison: its numbers.
-        folder: where its runs are.
+        folder: where its runs are. Drawn are trees, affinity, conflict and gallery of the first seed.
+        reporter: says why there is no gallery.
     """
-    first = next(iter(comparison.runs.values()))[0]
+    first, kept = next(iter(comparison.runs.values()))[0], kept_runs(comparison, folder)
+    seed = f"seed {comparison.seeds[0]}"
     origin = [
         ["command", comparison.command],
         ["hardware", first.hardware],
         ["versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())],
     ]
+    tuned = any(tuning.scores for tuning in comparison.tuning.values())
     sections = [
         Section("results", "Results", "tables", [_mean_first(quality(comparison)), differences(comparison)]),
         Section("pareto", "Quality against cost", "pareto", _pareto(comparison)),
-        Section("cost", "Cost", "tables", [parameters(comparison), cost(comparison)]),
-        Section("curves", "Learning curves", "curves", _curves(comparison, folder)),
+        Section("groups", "Groups of tasks", "groups", groups(comparison)),
+        *tree_sections(kept, seed),
+        Section("cost", "Cost", "tables", [parameters(comparison), timed_cost(comparison)]),
+        *([Section("rates", "Tuned learning rates", "tables", [rates(comparison)])] if tuned else []),
+        Section("curves", "Learning curves", "curves", seed_curves(comparison, folder)),
+        *conflict_and_gallery(kept, seed, reporter),
         Section("origin", "Where this comes from", "origin", [Cells(comparison.name, ["", ""], origin)]),
     ]
-    if any(tuning.scores for tuning in comparison.tuning.values()):
-        sections.insert(3, Section("rates", "Tuned learning rates", "tables", [rates(comparison)]))
     facts = [
         ("methods", str(1 + len(comparison.runs))),
         ("tasks", ", ".join(first.headline)),
@@ -67,6 +73,31 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
         ("Δm over", comparison.reference.id),
     ]
     return render(comparison.name, facts, sections)
+
+
+def timed_cost(comparison: Comparison) -> Cells:
+    """The cost table with the milliseconds per image, for which the terminal has no room."""
+    cells = cost(comparison)
+    times = [number(row.ms_per_image) for row in rows(comparison)]
+    body = [[*row[:4], ms, *row[4:]] for row, ms in zip(cells.body, times, strict=True)]
+    title = cells.title.replace("MACs per image", "MACs and milliseconds per image")
+    return Cells(title, [*cells.heading[:4], "ms", *cells.heading[4:]], body)
+
+
+def groups(comparison: Comparison) -> Cells:
+    """The groups of every level at which they change, where adapters train; seeds with one tree share its rows."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for method, results in comparison.runs.items():
+        for result in results:
+            if result.parameters["adapters"]:
+                texts = [" ".join("{" + " ".join(group) + "}" for group in level) for level in result.tree["levels"]]
+                found.setdefault((TITLES[method], *texts), []).append(str(result.seed))
+    body = []
+    for (title, *levels), seeds in found.items():
+        for level, text in enumerate(levels):
+            if level == 0 or text != levels[level - 1]:
+                body.append([title, text, str(level), ", ".join(seeds)])
+    return Cells("", ["method", "groups", "from level", "seeds"], body)
 
 
 def rates(comparison: Comparison) -> Cells:
@@ -97,14 +128,3 @@ def _pareto(comparison: Comparison) -> dict[str, list[Chart] | list[Series]]:
         ]
         charts.append(scatter_chart("Δm %", label, marks, front([(mark.x, mark.y) for mark in marks]), count))
     return {"charts": charts, "legend": legend}
-
-
-def _curves(comparison: Comparison, folder: Path) -> Curves:
-    """By method, mean over seeds; without the single-task models, each of which has a run per task."""
-    first = next(iter(comparison.runs.values()))[0]
-    named = {
-        TITLES[method]: [read_metrics(folder / Path(run.name).name / "metrics.csv") for run in runs]
-        for method, runs in comparison.runs.items()
-        if method != SINGLE
-    }
-    return several_curves(named, first.headline, first.higher_is_better)

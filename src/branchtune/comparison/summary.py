@@ -55,6 +55,7 @@ class Row:
         delta_m: percent over the reference.
         parameters: trainable ones by owner: adapters, extras, decoders, backbone.
         macs: backbone and decoders, per image, all tasks; of the first seed, as planned trees may differ.
+        ms_per_image: inference of all tasks, mean over seeds.
         seconds: of training.
         memory: bytes in training, or None.
         groups: groups per level, of the first seed.
@@ -65,6 +66,7 @@ class Row:
     delta_m: Spread
     parameters: dict[str, int]
     macs: dict[str, int]
+    ms_per_image: float
     seconds: Spread
     memory: int | None
     groups: list[int]
@@ -89,6 +91,7 @@ def _row(comparison: Comparison, method: str) -> Row:
         Spread.of(delta_ms(comparison, method)),
         {owner: first.parameters[owner] for owner in ("adapters", "extras", "decoders", "backbone")},
         {part: first.macs[part] for part in ("backbone", "decoders")},
+        statistics.fmean(r.ms_per_image for r in results),
         Spread.of([r.train_seconds for r in results]),
         first.train_memory,
         first.groups,
@@ -103,6 +106,7 @@ def _single(comparison: Comparison) -> Row:
         Spread.of(delta_ms(comparison, SINGLE)),
         settings["parameters"],
         settings["macs"],
+        settings["ms_per_image"],
         Spread.of([settings["train_seconds"] / len(settings["seeds"])] * len(settings["seeds"])),
         settings.get("train_memory"),
         [],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from branchtune.report.page.chart import Chart, Point, Series, line_chart
 from branchtune.report.page.run_data import RunData
@@ -17,11 +17,11 @@ LINES = 6
 
 @dataclass(frozen=True)
 class Conflict:
-    """A chart per level, the legend that they share, and the numbers in a table."""
+    """A chart per level, the legend that they share, and for one run the numbers in a table."""
 
     charts: list[Chart]
     legend: Sequence[Series]
-    table: Cells
+    table: Cells | None = None
 
 
 def run_conflict(run: RunData) -> Conflict | None:
@@ -43,18 +43,17 @@ def run_conflict(run: RunData) -> Conflict | None:
     return Conflict(charts, legend, _table(pairs))
 
 
-def several_conflicts(runs: Sequence[RunData], titles: Sequence[str]) -> list[Chart]:
-    """By level the mean over all pairs, a line for each run."""
+def several_conflicts(runs: Sequence[RunData], titles: Sequence[str]) -> Conflict:
+    """By level the mean over all pairs, a line for each run that has a record."""
     found = [_by_pair(run) for run in runs]
+    legend = [Series(title, [], colour(index), dashed=index >= 10) for index, title in enumerate(titles)]
     charts = []
     for level in sorted({level for pairs in found for level, _ in pairs}):
-        lines = [
-            Series(title, _range({name: line for (at, name), line in pairs.items() if at == level}).points, colour(i))
-            for i, (title, pairs) in enumerate(zip(titles, found, strict=True))
-        ]
+        here = [_range({name: line for (at, name), line in pairs.items() if at == level}) for pairs in found]
+        lines = [replace(one, points=mean.points) for one, mean in zip(legend, here, strict=True)]
         chart = line_chart(f"level {level}: mean cosine", lines)
         charts += [chart] if chart else []
-    return charts
+    return Conflict(charts, [one for one, pairs in zip(legend, found, strict=True) if pairs])
 
 
 def _by_pair(run: RunData) -> dict[tuple[int, str], list[Point]]:

@@ -84,6 +84,16 @@ class Gallery:
     scales: dict[str, ErrorScale]
 
 
+def gallery_or_reason(run: RunData, reporter: Reporter) -> Gallery | str:
+    """The gallery, or why there is none, which is also said."""
+    try:
+        return make_gallery(run, reporter)
+    except (UserError, OSError) as error:
+        reason = " ".join(str(error).split())
+        reporter.say(f"no gallery: {reason}")
+        return reason
+
+
 def make_gallery(run: RunData, reporter: Reporter) -> Gallery:
     """Apply the run's model to the first images that its metrics are computed on.
 

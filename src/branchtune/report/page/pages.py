@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from branchtune.affinity import Affinity
-from branchtune.report.colour import error_gradient
 from branchtune.report.page.conflict import run_conflict, several_conflicts
 from branchtune.report.page.curves import run_curves, several_curves
-from branchtune.report.page.dendrogram_svg import dendrogram_drawing
-from branchtune.report.page.gallery import Gallery, pictures
-from branchtune.report.page.heat import heat_maps, plain_cosines
+from branchtune.report.page.gallery import Gallery
 from branchtune.report.page.html import Section, render
-from branchtune.report.page.picture_data import PictureWriter
 from branchtune.report.page.run_data import RunData
-from branchtune.report.page.tables import cost_table, headline_table, metrics_table, node_table, run_titles
-from branchtune.report.page.tree_svg import tree_drawing
+from branchtune.report.page.sections import affinity_section, gallery_section, tree_section
+from branchtune.report.page.tables import cost_table, headline_table, metrics_table, run_titles
 from branchtune.tables.cells import Cells
 
 
@@ -29,12 +24,12 @@ def run_page(run: RunData, gallery: Gallery | str) -> str:
     """
     sections = [
         Section("results", "Results", "results", _results([run])),
-        Section("tree", "Tree", "tree", [_tree(run, "this run", "tree")]),
-        Section("affinity", "Affinity", "affinity", _affinity(run.affinity)),
+        tree_section("Tree", [run], ["this run"]),
+        affinity_section("Affinity", run.affinity),
         Section("cost", "Cost", "cost", cost_table([run])),
         Section("curves", "Learning curves", "curves", run_curves(run)),
         Section("conflict", "Gradient conflict", "conflict", run_conflict(run)),
-        Section("gallery", "Gallery", "gallery", _gallery(gallery)),
+        gallery_section("Gallery", gallery),
         Section("origin", "Where this comes from", "origin", [_origin(run)]),
     ]
     return render(run.results.name, _facts(run), sections)
@@ -46,14 +41,12 @@ def runs_page(runs: Sequence[RunData]) -> str:
     headline = {task: metric for r in reversed(results) for task, metric in r.headline.items()}
     higher = {task: value for r in results for task, value in r.higher_is_better.items()}
     curves = several_curves({t: [run.metrics] for t, run in zip(titles, runs, strict=True)}, headline, higher)
-    conflict = {"charts": several_conflicts(runs, titles), "legend": curves.legend}
-    trees = [_tree(run, title, f"tree{i}") for i, (run, title) in enumerate(zip(runs, titles, strict=True))]
     sections = [
         Section("results", "Results", "results", _results(runs)),
-        Section("tree", "Trees", "tree", trees),
+        tree_section("Trees", runs, titles),
         Section("cost", "Cost", "cost", cost_table(runs)),
         Section("curves", "Learning curves", "curves", curves),
-        Section("conflict", "Gradient conflict", "conflicts", conflict),
+        Section("conflict", "Gradient conflict", "conflicts", several_conflicts(runs, titles)),
         Section("origin", "Where this comes from", "origin", [_origin(run) for run in runs]),
     ]
     return render(f"{len(runs)} runs", [("runs", ", ".join(titles))], sections)
@@ -79,40 +72,6 @@ def _results(runs: Sequence[RunData]) -> dict[str, Any]:
         "references": list(ids),
         "mean": any(run.results.delta_m is not None for run in runs),
         "several": len(runs) > 1,
-    }
-
-
-def _tree(run: RunData, title: str, name: str) -> dict[str, Any]:
-    return {
-        "title": title,
-        "name": run.results.name,
-        "drawing": tree_drawing(run, name),
-        "table": node_table(run),
-        "ratio": f"{run.cost.ratio:.2f}",
-        "trains": run.cost.parameters > 0,
-    }
-
-
-def _affinity(affinity: Affinity | None) -> dict[str, Any] | None:
-    if affinity is None:
-        return None
-    heading, rows = plain_cosines(affinity)
-    return {
-        "maps": heat_maps(affinity),
-        "dendrogram": dendrogram_drawing(affinity) if len(affinity.tasks) > 1 else None,
-        "table": Cells("", heading, rows),
-        "affinity": affinity,
-    }
-
-
-def _gallery(gallery: Gallery | str) -> dict[str, Any]:
-    if isinstance(gallery, str):
-        return {"missing": gallery}
-    return {
-        "missing": None,
-        "gallery": gallery,
-        "uri": PictureWriter(pictures(gallery)),
-        "gradient": error_gradient(),
     }
 
 

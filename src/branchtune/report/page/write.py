@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from branchtune.atomic import write_text
-from branchtune.errors import UserError
 from branchtune.progress import Reporter
-from branchtune.report.page.gallery import Gallery, make_gallery
+from branchtune.report.page.gallery import gallery_or_reason
 from branchtune.report.page.pages import run_page, runs_page
-from branchtune.report.page.run_data import RunData, read_run
+from branchtune.report.page.run_data import read_run
 
 NAME = "report.html"
 
@@ -27,7 +26,7 @@ def write_run_report(path: Path, reporter: Reporter, out: Path | None = None) ->
         UserError: the folder is no finished run with a model, a file is damaged, or the page cannot be written.
     """
     run, target = read_run(path), out or path / NAME
-    write_text(target, run_page(run, _gallery(run, reporter)))
+    write_text(target, run_page(run, gallery_or_reason(run, reporter)))
     return target
 
 
@@ -67,12 +66,3 @@ def after_run(folder: Path, reporter: Reporter) -> None:
 
     if results.exists():
         after(write, folder, reporter)
-
-
-def _gallery(run: RunData, reporter: Reporter) -> Gallery | str:
-    try:
-        return make_gallery(run, reporter)
-    except (UserError, OSError) as error:
-        reason = " ".join(str(error).split())
-        reporter.say(f"no gallery: {reason}")
-        return reason

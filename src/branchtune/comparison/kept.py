@@ -1,0 +1,61 @@
+"""What the report of a comparison shows of the runs whose directories are still beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from branchtune.comparison.methods import TITLES
+from branchtune.comparison.result import Comparison
+from branchtune.progress import Reporter
+from branchtune.report.page.conflict import several_conflicts
+from branchtune.report.page.curves import Curves, several_curves
+from branchtune.report.page.gallery import gallery_or_reason
+from branchtune.report.page.html import Section
+from branchtune.report.page.run_data import RunData, read_metrics, read_run
+from branchtune.report.page.sections import affinity_section, gallery_section, tree_section
+
+PLANNED = "branched"
+
+
+def kept_runs(comparison: Comparison, folder: Path) -> dict[str, RunData]:
+    """By method the run of the first seed, where it is in the comparison's folder.
+
+    Raises:
+        UserError: a file of such a run is damaged.
+    """
+    paths = {method: folder / Path(results[0].name).name for method, results in comparison.runs.items()}
+    return {method: read_run(path) for method, path in paths.items() if (path / "model").is_dir()}
+
+
+def tree_sections(kept: Mapping[str, RunData], seed: str) -> list[Section]:
+    """The trees of the methods that train adapters, and the affinity that the planned one comes from."""
+    trained = {method: run for method, run in kept.items() if run.results.parameters["adapters"]}
+    sections = []
+    if trained:
+        sections.append(tree_section(f"Trees, {seed}", list(trained.values()), [TITLES[m] for m in trained]))
+    if PLANNED in kept and kept[PLANNED].affinity:
+        sections.append(affinity_section(f"Affinity, {seed}", kept[PLANNED].affinity))
+    return sections
+
+
+def conflict_and_gallery(kept: Mapping[str, RunData], seed: str, reporter: Reporter) -> list[Section]:
+    """Gradient conflict of every method; the gallery of the planned tree, or of the first method without one."""
+    if not kept:
+        return [gallery_section("Gallery", "the runs are not in the folder of the comparison.")]
+    shown = PLANNED if PLANNED in kept else next(iter(kept))
+    conflict = several_conflicts(list(kept.values()), [TITLES[method] for method in kept])
+    return [
+        Section("conflict", f"Gradient conflict, {seed}", "conflicts", conflict),
+        gallery_section(f"Gallery: {TITLES[shown]}, {seed}", gallery_or_reason(kept[shown], reporter)),
+    ]
+
+
+def seed_curves(comparison: Comparison, folder: Path) -> Curves:
+    """By method, mean over seeds; without the single-task models, each of which has a run per task."""
+    first = next(iter(comparison.runs.values()))[0]
+    named = {
+        TITLES[method]: [read_metrics(folder / Path(run.name).name / "metrics.csv") for run in runs]
+        for method, runs in comparison.runs.items()
+    }
+    return several_curves(named, first.headline, first.higher_is_better)

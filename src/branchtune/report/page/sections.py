@@ -1,0 +1,62 @@
+"""The sections that pages of one run, of several and of comparisons share: trees, affinity, gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from branchtune.affinity import Affinity
+from branchtune.report.colour import error_gradient
+from branchtune.report.page.dendrogram_svg import dendrogram_drawing
+from branchtune.report.page.gallery import Gallery, pictures
+from branchtune.report.page.heat import heat_maps, plain_cosines
+from branchtune.report.page.html import Section
+from branchtune.report.page.picture_data import PictureWriter
+from branchtune.report.page.run_data import RunData
+from branchtune.report.page.tables import node_table
+from branchtune.report.page.tree_svg import tree_drawing
+from branchtune.tables.cells import Cells
+
+
+def tree_section(title: str, runs: Sequence[RunData], titles: Sequence[str]) -> Section:
+    """A drawing and a table of the nodes of every run's tree."""
+    names = ["tree"] if len(runs) == 1 else [f"tree{index}" for index in range(len(runs))]
+    return Section("tree", title, "tree", [_tree(*one) for one in zip(runs, titles, names, strict=True)])
+
+
+def _tree(run: RunData, title: str, name: str) -> dict[str, Any]:
+    return {
+        "title": title,
+        "name": run.results.name,
+        "drawing": tree_drawing(run, name),
+        "table": node_table(run),
+        "ratio": f"{run.cost.ratio:.2f}",
+        "trains": run.cost.parameters > 0,
+    }
+
+
+def affinity_section(title: str, affinity: Affinity | None) -> Section:
+    """Heat maps, the dendrogram, and the measured numbers; without affinity it says that there is none."""
+    if affinity is None:
+        return Section("affinity", title, "affinity", None)
+    heading, rows = plain_cosines(affinity)
+    data = {
+        "maps": heat_maps(affinity),
+        "dendrogram": dendrogram_drawing(affinity) if len(affinity.tasks) > 1 else None,
+        "table": Cells("", heading, rows),
+        "affinity": affinity,
+    }
+    return Section("affinity", title, "affinity", data)
+
+
+def gallery_section(title: str, gallery: Gallery | str) -> Section:
+    """Best and worst cases, or why there are none."""
+    if isinstance(gallery, str):
+        return Section("gallery", title, "gallery", {"missing": gallery})
+    uri = PictureWriter(pictures(gallery))
+    return Section(
+        "gallery",
+        title,
+        "gallery",
+        {"missing": None, "gallery": gallery, "uri": uri, "gradient": error_gradient()},
+    )
