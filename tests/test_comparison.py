@@ -16,7 +16,7 @@ import pytest
 
 from branchtune.cli.main import main
 from branchtune.comparison.outcome import outcome
-from branchtune.comparison.result import Comparison
+from branchtune.comparison.result import Comparison, Tuning
 from branchtune.comparison.summary import Spread, advantage, delta_ms, rows
 from branchtune.comparison.tables import verdict
 from branchtune.errors import UserError
@@ -269,6 +269,23 @@ def test_several_processes_tune_as_one_does(folder: Path, comparison: Comparison
     again = Comparison.load(folder / "runs" / "tuned" / "comparison.json")
     for method in ("single", "shared"):
         assert again.tuning[method].scores == pytest.approx(comparison.tuning[method].scores)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_rate_that_diverges_loses(folder: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"wild{workers}"
+    arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", f"--name={name}", f"--workers={workers}"]
+    assert main(["compare", str(folder / "tiny.yaml"), *arguments, "--grid=[1e30,1]"]) == 0
+    tuning = Comparison.load(folder / "runs" / name / "comparison.json").tuning
+    assert tuning["decoders"] == Tuning(1.0, {"1e+30": None, "1": 0.0})
+    assert "diverged" in capsys.readouterr().out
+    assert ">diverged</td>" in (folder / "runs" / name / "report.html").read_text()
+
+
+def test_a_grid_that_only_diverges_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", "--name=wilder", "--grid=[1e30,1e31]"]
+    assert main(["compare", str(folder / "tiny.yaml"), *arguments]) == 2
+    assert "diverges at every rate of the grid [1e+30, 1e+31]" in capsys.readouterr().err
 
 
 def test_rates_that_miss_a_method_need_a_grid(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

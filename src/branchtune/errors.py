@@ -14,6 +14,10 @@ class UserError(ValueError):
     """
 
 
+class DivergedError(UserError):
+    """A loss or a gradient that became NaN or infinite: the fault of a learning rate or of labels."""
+
+
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     """An error for a name that is not among `choices`, with the nearest valid name.
 

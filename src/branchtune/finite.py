@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from branchtune.batch import sample_names
-from branchtune.errors import UserError
+from branchtune.errors import DivergedError
 
 
 def check_finite(what: str, values: Mapping[str, Tensor], ids: Sequence[object], when: str, advice: str) -> None:
@@ -22,13 +22,13 @@ def check_finite(what: str, values: Mapping[str, Tensor], ids: Sequence[object],
         advice: the way out.
 
     Raises:
-        UserError: names the task and the samples, of rows the first one that is not finite.
+        DivergedError: names the task and the samples, of rows the first one that is not finite.
     """
     if not values or bool(torch.stack([value.detach().isfinite().all() for value in values.values()]).all()):
         return
     name, value = next((name, value) for name, value in values.items() if not bool(value.isfinite().all()))
     when = f" {when}" if when else ""
     if value.ndim == 0:
-        raise UserError(f"the {what} of task {name!r} became {value.item()}{when} ({sample_names(ids)}): {advice}")
+        raise DivergedError(f"the {what} of task {name!r} became {value.item()}{when} ({sample_names(ids)}): {advice}")
     row = int((~value.isfinite()).flatten(1).any(dim=1).nonzero()[0])
-    raise UserError(f"the {what} of task {name!r} is not finite on sample {ids[row]!r}{when}: {advice}")
+    raise DivergedError(f"the {what} of task {name!r} is not finite on sample {ids[row]!r}{when}: {advice}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from branchtune.comparison.jobs import Job, train_all
 from branchtune.comparison.methods import CONTROLS, SINGLE, TITLES, with_rate
 from branchtune.comparison.result import Comparison, Tuning
-from branchtune.errors import UserError, unknown
+from branchtune.errors import DivergedError, UserError, unknown
 from branchtune.evaluation.delta_m import delta_m
 from branchtune.evaluation.references import Reference
 from branchtune.progress import Reporter
@@ -29,7 +29,8 @@ class Comparer:
         methods: of `TITLES`; the single-task models are always trained, as delta_m divides by them.
         seeds: at least one, distinct.
         grid: multiples of each method's own learning rate that are tried with the first seed; the one with the best
-            metrics on the validation split after the last epoch is used for all seeds. Empty: the configuration's.
+            metrics on the validation split after the last epoch is used for all seeds; one that diverges loses. Empty:
+            the configuration's.
             Random and anti-affinity trees take the rate of the planned tree where that is among the methods.
         reporter: for messages and progress.
         rates: multiples that were tuned before, by method; these methods are not tuned again. Without a grid, of all.
@@ -74,7 +75,7 @@ class Comparer:
         if rates and not grid and untuned:
             raise UserError(f"rates has none for {untuned[0]!r}, which would be untuned beside the others: give a grid")
         self.settings, self.seeds, self.grid, self.reporter = settings, list(seeds), list(grid), reporter
-        self.name = settings.config.name
+        self.name, self.diverged = settings.config.name, set[Path]()
         self.folder = Path(settings.config.output) / self.name
 
     def run(self, command: str) -> Comparison:
@@ -82,10 +83,13 @@ class Comparer:
 
         Args:
             command: that made the comparison, to be stored with it.
+
+        Raises:
+            UserError: as `fit`; a method diverges at all rates of the grid, or at the one that it was given.
         """
         everything = (*self.methods, SINGLE)
         first = self.seeds[:1]
-        self._train([(method, factor, first) for method in everything for factor in self._grid(method)])
+        self._train([(m, factor, first) for m in everything for factor in self._grid(m)], trial=True)
         tuned = {method: self._tune(method) for method in dict.fromkeys(map(self._tuned_as, everything))}
         tuning = {m: tuned[m] if m in tuned else replace(tuned[self._tuned_as(m)], scores={}) for m in everything}
         self._train([(method, tuning[method].factor, self.seeds) for method in everything])
@@ -112,7 +116,7 @@ class Comparer:
         planned = CONTROLS.get(method, method)
         return planned if method not in self.rates and (planned in self.methods or planned in self.rates) else method
 
-    def _train(self, wanted: Sequence[tuple[str, float, Sequence[int]]]) -> None:
+    def _train(self, wanted: Sequence[tuple[str, float, Sequence[int]]], trial: bool = False) -> None:
         """Train methods at multiples of their rates with these seeds, where several processes are to do it."""
         if self.workers == 1:
             return
@@ -120,34 +124,47 @@ class Comparer:
         first: dict[int, Path] = {}
         for seed in self.seeds:
             for method, factor in ((m, f) for m, f, seeds in wanted if seed in seeds and m != SINGLE):
-                job = Job(self._settings(method, factor, seed))
+                job = Job(self._settings(method, factor, seed), trial=trial)
                 leader = first.setdefault(seed, self._reusable(seed) or job.path)
                 jobs.append(job if leader == job.path else replace(job, reuse=leader))
         for task in self.settings.config.tasks:
             for factor, seeds in ((f, seeds) for m, f, seeds in wanted if m == SINGLE):
-                jobs += [Job(single_task(self._single_settings(factor), task, s), first.get(s)) for s in seeds]
+                single = self._single_settings(factor)
+                jobs += [Job(single_task(single, task, seed), first.get(seed), trial) for seed in seeds]
         # What others wait for comes first, and the short single-task runs fill the end.
-        train_all(sorted(jobs, key=lambda job: job.path not in first.values()), self.workers, self.reporter)
+        ordered = sorted(jobs, key=lambda job: job.path not in first.values())
+        self.diverged |= train_all(ordered, self.workers, self.reporter)
 
     def _tune(self, method: str) -> Tuning:
         if not self._grid(method):
             return self.rates.get(method, Tuning(1.0, {}))
-        seed = self.seeds[0]
-        scores: dict[str, float] = {}
-        base: dict[str, float] | None = None
-        for factor in self.grid:
-            if method == SINGLE:
-                self._single(factor, [seed])
-                folders = {task: self._path(f"single-x{factor:g}/single-{task}-{seed}") for task in self._directions()}
-            else:
-                self._fit(method, factor, seed)
-                folders = dict.fromkeys(self._directions(), self._path(_run_name(method, factor, seed)))
-            heads = {task: self._last_validation(folder, task) for task, folder in folders.items()}
-            base = base or heads
-            scores[f"{factor:g}"] = delta_m(heads, base, self._directions())
-        best = max(self.grid, key=lambda factor: scores[f"{factor:g}"])
+        trials = {f"{factor:g}": self._trial(method, factor, self.seeds[0]) for factor in self.grid}
+        base = next((heads for heads in trials.values() if heads), None)
+        if base is None:
+            raise UserError(f"{TITLES[method]} diverges at every rate of the grid {list(self.grid)}: try lower ones")
+        scores = {f: delta_m(heads, base, self._directions()) if heads else None for f, heads in trials.items()}
+        best = max(self.grid, key=lambda factor: _or_last(scores[f"{factor:g}"]))
         self.reporter.say(f"{method}: learning rate x {best:g} of {scores}")
         return Tuning(best, scores)
+
+    def _trial(self, method: str, factor: float, seed: int) -> dict[str, float] | None:
+        """The headline metrics on the validation split after the last epoch; None where the rate diverges."""
+        tasks = self._directions()
+        if method == SINGLE:
+            folders = {task: self._path(f"single-x{factor:g}/single-{task}-{seed}") for task in tasks}
+        else:
+            folders = dict.fromkeys(tasks, self._path(_run_name(method, factor, seed)))
+        if not self.diverged.isdisjoint(folders.values()):
+            return None
+        try:
+            if method == SINGLE:
+                self._single(factor, [seed])
+            else:
+                self._fit(method, factor, seed)
+        except DivergedError as error:
+            self.reporter.say(f"{method}, learning rate x {factor:g}, diverged: {error}")
+            return None
+        return {task: self._last_validation(folder, task) for task, folder in folders.items()}
 
     def _settings(self, method: str, factor: float, seed: int) -> Settings:
         name = f"{self.name}/{_run_name(method, factor, seed)}"
@@ -190,3 +207,8 @@ class Comparer:
 
 def _run_name(method: str, factor: float, seed: int) -> str:
     return f"{method}-x{factor:g}-{seed}"
+
+
+def _or_last(score: float | None) -> float:
+    """A rate that diverged comes after all others."""
+    return -math.inf if score is None else score

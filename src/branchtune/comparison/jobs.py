@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from branchtune.errors import UserError
+from branchtune.errors import DivergedError, UserError
 from branchtune.progress import Reporter
 from branchtune.run.directory import RunDirectory
 from branchtune.run.fit import fit
@@ -33,10 +33,12 @@ class Job:
     Attributes:
         settings: its whole configuration.
         reuse: a run whose fitted decoders and affinity serve this one, which therefore waits for it; None for none.
+        trial: of a learning rate, which may diverge without ending the others.
     """
 
     settings: Settings
     reuse: Path | None = None
+    trial: bool = False
 
     @property
     def name(self) -> str:
@@ -47,20 +49,24 @@ class Job:
         return Path(self.settings.config.output) / self.name
 
 
-def train_all(jobs: Sequence[Job], workers: int, reporter: Reporter) -> None:
+def train_all(jobs: Sequence[Job], workers: int, reporter: Reporter) -> set[Path]:
     """Train what is not finished; what a run prints goes to `log.txt` in its directory.
 
     Args:
         jobs: in the order in which they begin, but for those that wait for another one.
         workers: processes; they share the cores evenly, and a GPU unevenly.
 
+    Returns:
+        The paths of the trials that diverged.
+
     Raises:
         UserError: a mistake in the configuration, before anything is written; the first run that fails, or whose
             process was ended. The others are ended too, and can be continued.
     """
     todo = {job.path: job for job in jobs if not RunDirectory(job.settings).has("results.json")}
+    diverged: set[Path] = set()
     if not todo:
-        return
+        return diverged
     Workbench(next(iter(todo.values())).settings.config, reporter).check(plans=True)
     total, waiting = len(todo), deque(todo.values())
     running: dict[Future[float], Job] = {}
@@ -77,20 +83,27 @@ def train_all(jobs: Sequence[Job], workers: int, reporter: Reporter) -> None:
                         running[pool.submit(_train, job.settings.text(), job.reuse, workers)] = job
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     job = running.pop(future)
-                    seconds = _seconds(future, job)
+                    try:
+                        outcome = f"in {_seconds(future, job):.0f} s"
+                    except DivergedError as error:
+                        if not job.trial:
+                            raise
+                        diverged.add(job.path)
+                        outcome = f"diverged ({error})"
                     del todo[job.path]
-                    reporter.say(f"{total - len(todo)} of {total}: {job.name} in {seconds:.0f} s")
+                    reporter.say(f"{total - len(todo)} of {total}: {job.name} {outcome}")
         except BaseException:
             for process in set(active_children()) - others:
                 process.terminate()
             raise
+    return diverged
 
 
 def _seconds(future: Future[float], job: Job) -> float:
     try:
         return future.result()
     except UserError as error:
-        raise UserError(f"{job.name}: {error}") from error
+        raise type(error)(f"{job.name}: {error}") from error
     except BrokenProcessPool as error:
         raise UserError(
             f"the process of {job.name} or of a run beside it was ended from outside, perhaps for want of memory: the "

@@ -104,11 +104,19 @@ def rates(comparison: Comparison) -> Cells:
     """The chosen multiple of every method's rate, and the validation score of each that was tried."""
     tried = list(dict.fromkeys(factor for tuning in comparison.tuning.values() for factor in tuning.scores))
     body = [
-        [TITLES[method], f"{t.factor:g}", *(f"{t.scores[f]:+.2f}" if f in t.scores else "–" for f in tried)]
+        [
+            TITLES[method],
+            f"{t.factor:g}",
+            *(_score(t.scores[factor]) if factor in t.scores else "–" for factor in tried),
+        ]
         for method, t in comparison.tuning.items()
     ]
     title = "Multiple of the configuration's rate; validation score of each that was tried, in percent over the first"
     return Cells(title, ["method", "chosen", *(f"× {factor}" for factor in tried)], body)
+
+
+def _score(score: float | None) -> str:
+    return "diverged" if score is None else f"{score:+.2f}"
 
 
 def _mean_first(cells: Cells) -> Cells:

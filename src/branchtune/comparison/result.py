@@ -22,11 +22,12 @@ class Tuning:
 
     Attributes:
         factor: chosen multiple of the configuration's rate.
-        scores: validation score of every factor of the grid, percent over the first one; empty without a grid.
+        scores: validation score of every factor of the grid, percent over the first one that did not diverge, None for
+            one that did; empty without a grid.
     """
 
     factor: float
-    scores: dict[str, float]
+    scores: dict[str, float | None]
 
 
 @dataclass(frozen=True)
