@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
+
+from branchtune.comparison.pareto import drawn
+from branchtune.comparison.result import Comparison
 from project_scripts import script
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def test_the_page_is_not_stale() -> None:
@@ -17,3 +24,11 @@ def test_every_relative_link_of_the_page_and_of_the_results_leads_somewhere() ->
     for page in (module.PAGE, *module.ROOT.glob("results/**/*.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/comparison.json")), ids=lambda path: path.parent.name)
+def test_the_plot_is_not_stale(path: Path) -> None:
+    plot = path.with_name("pareto.svg").read_text(encoding="utf-8")
+    found = re.search(r"<dc:description>(.*?)</dc:description>", plot, re.DOTALL)
+    assert found, "run `branchtune compare` again, or branchtune.comparison.pareto.pareto"
+    assert found[1] == drawn(Comparison.load(path))

@@ -23,15 +23,27 @@ PANELS: tuple[tuple[str, Callable[[Row], int]], ...] = (
 
 
 def pareto(comparison: Comparison, path: Path) -> None:
-    """Write both plots as one SVG; bars are standard deviations over seeds, the line joins what no method beats."""
+    """Write both plots as one SVG; bars are standard deviations over seeds, the line joins what no method beats.
+
+    The file's description holds the numbers that are drawn, by which a plot of older results can be told.
+    """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     points = rows(comparison)
     for axes, (label, cost) in zip(figure.subplots(1, 2, sharey=True), PANELS, strict=True):
         _panel(axes, [(cost(row), row) for row in points], label)
     figure.suptitle(comparison.name)
     file = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Description": drawn(comparison)})
     write_bytes(path, file.getvalue())
+
+
+def drawn(comparison: Comparison) -> str:
+    """Method, costs, mean and deviation of every point, a line each."""
+    lines = []
+    for row in rows(comparison):
+        costs = " ".join(str(cost(row)) for _, cost in PANELS)
+        lines.append(f"{row.method} {costs} {row.delta_m.mean:.6g} {row.delta_m.deviation:.6g}")
+    return "\n".join(lines)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

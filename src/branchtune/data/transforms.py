@@ -85,8 +85,9 @@ def turned_and_scaled(
 ) -> Sample:
     """Turn image and maps about their centre and scale them, without changing their size.
 
-    The image is resampled bilinearly and black where nothing was, maps are resampled by their nearest pixel. Normals
-    turn with the image, depth is divided by `scale`.
+    The image is resampled bilinearly and black where nothing was (the published recipe warps it bicubically, for which
+    torchvision has no kernel), maps are resampled by their nearest pixel, as published but for normals, which are
+    bicubic there. Normals turn with the image, depth is divided by `scale`.
 
     Args:
         sample: as for `flip_horizontal`.

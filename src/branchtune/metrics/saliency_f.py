@@ -15,8 +15,8 @@ class MaxF(StreamingMetric):
     """Harmonic mean of mean precision and mean recall over images, at the best of 15 thresholds, in [0, 1].
 
     The "maxF" of saliency in the evaluation of MTLoRA (arXiv 2403.20320). In an image where nothing is true
-    and nothing predicted both count as 1; where only one of them is empty, as 0. An image without any label
-    is left out.
+    and nothing predicted both count as 1, as the IoU does (MTLoRA's code counts them as 0 here); where only one of
+    them is empty, as 0. An image without any label is left out.
     """
 
     higher_is_better = True
