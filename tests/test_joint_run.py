@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +23,19 @@ from tiny_run import write_config
 TOGETHER = ["--trainer.devices=2", "--data.batch_size=1"]  # the fixture's runs have one process and a batch of two
 
 
+def command(config: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", "branchtune", "fit", str(config), *TOGETHER, "--quiet", *arguments]
+
+
 def fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "branchtune", "fit", str(config), *TOGETHER, "--quiet", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(command(config, *arguments), capture_output=True, text=True, timeout=500, check=False)
+
+
+def epochs(run: Path) -> list[str]:
+    """What metrics.csv has of the training so far."""
+    path = run / "metrics.csv"
+    rows = csv.DictReader(path.read_text().splitlines()) if path.exists() else []
+    return list(dict.fromkeys(row["epoch"] for row in rows))
 
 
 def numbers(run: Path) -> dict[str, float]:
@@ -110,16 +124,38 @@ def test_an_interrupted_run_of_two_processes_goes_on(finished: Path) -> None:
     assert Results.load(run / "results.json").hardware.startswith("2 x ")
 
 
+@pytest.mark.slow
+def test_after_one_process_is_killed_in_training_the_same_command_ends_with_the_numbers_of_an_unbroken_run(
+    finished: Path,
+) -> None:
+    arguments = ["--method=shared", "--decoder_fit.steps=0", "--trainer.max_epochs=12"]
+    assert fit(finished, "--name=unbroken", *arguments).returncode == 0
+    run = run_of(finished, "killed")
+    with subprocess.Popen(command(finished, "--name=killed", *arguments), stdout=subprocess.DEVNULL) as process:
+        while len(epochs(run)) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        assert process.wait(timeout=300) != 0
+    assert not (run / "results.json").exists()
+    before = epochs(run)
+    assert fit(finished, "--name=killed", *arguments).returncode == 0
+    assert epochs(run) == epochs(run_of(finished, "unbroken"))
+    assert epochs(run)[: len(before)] == before
+    assert numbers(run) == numbers(run_of(finished, "unbroken"))
+
+
 @pytest.mark.parametrize("before", [2, 1])
 def test_a_training_is_not_continued_with_other_processes(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
-    run, command = continued(finished, f"others-{before}")
+    run, again = continued(finished, f"others-{before}")
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["processes"] = before
     (run / "manifest.json").write_text(json.dumps(manifest))
     if before == 1:
         monkeypatch.setattr("branchtune.run.manifest.rank_and_count", lambda: (0, 2))
-    assert main(command) == 2
+    assert main(again) == 2
     assert f"number of processes: {before} so far, {3 - before} now" in capsys.readouterr().err
     assert json.loads((run / "manifest.json").read_text()) == manifest
