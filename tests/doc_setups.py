@@ -1,7 +1,11 @@
-"""Small stand-ins for what a page takes for granted: pretrained weights, a loader, the Hub."""
+"""Small stand-ins for what a page takes for granted: pretrained weights, a loader, the Hub, the tutorial's runs."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +13,19 @@ import timm
 import torch
 
 import branchtune as bt
+from branchtune.cli.main import main
+from doc_blocks import blocks
 
 SIZE = 32
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
+# What makes a command of the pages short; the pages show full sizes.
+SHORT = {
+    "example-data": ["--train=4", "--val=2", "--new=1"],
+    "fit": [
+        *("--trainer.max_epochs=1", "--decoder_fit.steps=2", "--affinity.samples=4", "--data.batch_size=2"),
+        *("--schedule.warmup_epochs=0", "--loggers=[]", "--trainer.accelerator=cpu"),
+    ],
+}
 
 
 def readme(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -45,4 +60,23 @@ def readme(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"loader": [batch, batch], "images": images, "metrics": {"depth": {"rmse": 0.5}}}
 
 
-SETUPS = {"readme": readme}
+def tutorial(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What its reader has at the end of the tutorial: rooms, rooms.yaml, runs/first and a second run."""
+    shutil.copytree(_tutorial(), Path.cwd(), dirs_exist_ok=True)
+    return {}
+
+
+@cache
+def _tutorial() -> Path:
+    folder = Path(tempfile.mkdtemp())
+    config = next(block.text for block in blocks(TUTORIAL) if block.title == "rooms.yaml")
+    (folder / "rooms.yaml").write_text(config, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["example-data", "rooms", *SHORT["example-data"], "--quiet"]) == 0
+        for name in ("first", "second"):
+            assert main(["fit", "rooms.yaml", f"--name={name}", *SHORT["fit"], "--quiet"]) == 0
+    return folder
+
+
+SETUPS = {"readme": readme, "tutorial": tutorial}

@@ -20,20 +20,12 @@ from branchtune.data.declared import read_declaration
 from branchtune.settings import Settings
 from doc_blocks import LANGUAGES, MARKS, Block, blocks, commands, inline_commands, setup_of
 from doc_checks import ROOT, check_command
-from doc_setups import SETUPS
+from doc_setups import SETUPS, SHORT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_BLOCKS = [page for page in PAGES if blocks(page)]
 WITH_SLOW = [page for page in PAGES if any(block.mark == "slow" for block in blocks(page))]
 
-# What makes a command of the pages short; the pages show full sizes.
-SHORT = {
-    "example-data": ["--train=4", "--val=2", "--new=1"],
-    "fit": [
-        *("--trainer.max_epochs=1", "--decoder_fit.steps=2", "--affinity.samples=4", "--data.batch_size=2"),
-        *("--schedule.warmup_epochs=0", "--loggers=[]", "--trainer.accelerator=cpu"),
-    ],
-}
 QUIET = ("example-data", "fit", "check-data", "predict")
 
 # A configuration around the keys that a page shows alone.
