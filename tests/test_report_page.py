@@ -12,6 +12,7 @@ import pytest
 from branchtune.cli.main import main
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.tables import tables
+from branchtune.data.nyud import NYUDFiles
 from branchtune.progress import Reporter
 from branchtune.report.page.gallery import make_gallery
 from branchtune.report.page.run_data import read_run
@@ -73,6 +74,18 @@ def test_the_best_case_comes_before_the_worst(finished: Path) -> None:
     assert [len(gallery.best), len(gallery.worst)] == [1, 1]
     assert gallery.best[0].score <= 1 <= gallery.worst[0].score
     assert set(gallery.best[0].panels) == {"semseg", "depth", "normals", "edge"}
+
+
+def test_the_colours_of_classes_have_names_where_the_data_have_them(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = read_run(run_of(finished))
+    numbered = make_gallery(run, Reporter.silent()).classes
+    monkeypatch.setattr(NYUDFiles, "class_names", {"semseg": [f"class no {index}" for index in range(39)]})
+    named = make_gallery(run, Reporter.silent()).classes
+    assert list(numbered) == list(named) == ["semseg"]
+    assert [f"class no {key.name}" for key in numbered["semseg"]] == [key.name for key in named["semseg"]]
+    assert '<span class="swatch" style="background: rgb(' in page(run.path)
 
 
 def test_a_finished_run_keeps_its_report_and_gets_it_again_when_it_is_gone(finished: Path) -> None:

@@ -114,6 +114,7 @@ class PASCALFiles(LabelFiles):
     lists: str = "ImageSets/Context/{split}.txt"
     package: ClassVar[str] = "an expanded PASCAL_MT package"
     channels: ClassVar[Mapping[str, int]] = {"semseg": 21, "human_parts": len(PARTS), "normals": 3, "sal": 1, "edge": 1}
+    class_names: Mapping[str, Sequence[str]] = {"human_parts": PARTS}
 
     def finish(self, sample: Sample) -> Sample:
         parts = sample.get("human_parts")

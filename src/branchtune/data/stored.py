@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -86,6 +86,11 @@ class StoredSamples(Dataset[Sample]):
     def limit(self, count: int | None) -> None:
         """Keep only the first `count` samples; None keeps all."""
         self.ids = self.ids[:count]
+
+    @property
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """Of the labels whose classes have known names."""
+        return self.source.class_names
 
     @property
     def missing(self) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from branchtune.errors import UserError, unknown
 
+from .classes import CLASSES, PARTS
 from .render import DENSE_LABELS, LABELS, SPLITS, render_scene
 
 _COMPACT = {"semseg": np.uint8, "parts": np.uint8, "saliency": np.uint8, "edge": np.uint8, "normals": np.float16}
@@ -40,6 +41,8 @@ class Scenes(Dataset[dict[str, Any]]):
     Raises:
         UserError: unknown split or label, count or size below 1.
     """
+
+    class_names: ClassVar[Mapping[str, Sequence[str]]] = {"semseg": CLASSES, "parts": PARTS}
 
     def __init__(
         self,

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from branchtune.batch import read_batch, read_images
 from branchtune.errors import UserError
+from branchtune.ignored import IGNORED_CLASS
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
-from branchtune.report.colour import error_picture, picture, target_picture, value_limits
+from branchtune.report.colour import class_colours, error_picture, picture, target_picture, value_limits
 from branchtune.report.page.error_map import error_map, error_unit, written
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.svg import short
@@ -74,14 +75,28 @@ class ErrorScale:
 
 
 @dataclass(frozen=True)
+class ClassKey:
+    """What a colour of a class map stands for: a colour of CSS, the class's name or else its number."""
+
+    colour: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Gallery:
-    """The best cases, best first, and the worst, worst first, of `looked_at` images of `split`."""
+    """The best cases, best first, and the worst, worst first, of `looked_at` images of `split`.
+
+    Attributes:
+        scales: of the error maps, by task.
+        classes: those that a target or a prediction of the cases shows, by task.
+    """
 
     best: list[Case]
     worst: list[Case]
     looked_at: int
     split: str
     scales: dict[str, ErrorScale]
+    classes: dict[str, list[ClassKey]]
 
 
 def gallery_or_reason(run: RunData, reporter: Reporter) -> Gallery | str:
@@ -130,7 +145,13 @@ def make_gallery(run: RunData, reporter: Reporter) -> Gallery:
         }
         image = pixels_of(raw["image"][row], *bench.normalisation)
         cases.append(Case(str(raw["id"][row]), scores[index], image, panels))
-    return Gallery(cases[: len(best)], cases[len(best) :], len(losses), bench.test_split, scales)
+    names = getattr(loader.dataset, "class_names", {})
+    classes = {
+        name: _class_keys(task.out_channels, [*predictions[name], *raw[name]], names.get(name, ()))
+        for name, task in model.tasks.items()
+        if task.dense and task.target_kind == "classes"
+    }
+    return Gallery(cases[: len(best)], cases[len(best) :], len(losses), bench.test_split, scales, classes)
 
 
 def _few(size: int | None) -> int:
@@ -177,6 +198,16 @@ def _scales(
         most, unit = (float(np.percentile(known, 95)) if known.size else 0.0) or 1.0, error_unit(task)
         scales[name] = ErrorScale(most, f"0{unit}", f"{short(most)}{unit} and more")
     return scales
+
+
+def _class_keys(count: int, maps: Sequence[Tensor], names: Sequence[str]) -> list[ClassKey]:
+    found = torch.cat([one.flatten().long() for one in maps]).unique().tolist()
+    colours = class_colours(count)
+    return [
+        ClassKey("rgb({}, {}, {})".format(*colours[index]), names[index] if index < len(names) else str(index))
+        for index in found
+        if index != IGNORED_CLASS
+    ]
 
 
 def _panel(task: Task, prediction: Tensor, target: Tensor, loss: float | None, scale: ErrorScale | None) -> Panel:
