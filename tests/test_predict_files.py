@@ -103,6 +103,30 @@ def test_folders_without_images_and_of_another_version(finished: Path, images: P
     assert "predictions.json is of another version of branchtune" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": {"../precious": ["x", 0, 0]}},
+        {"images": [["a", 0, 0]]},
+        {"tasks": ["depth", "/etc/x"]},
+        {"sheets": {"a/b": ["beside", "depth"]}},
+        {"model": "other"},
+    ],
+)
+def test_a_damaged_record_deletes_nothing(
+    finished: Path, images: Path, capsys: Printed, wrong: dict[str, object]
+) -> None:
+    precious = images.parent / "precious.depth.npy"
+    precious.touch()
+    out = images.parent / "out"
+    out.mkdir()
+    record = {"format": 2, "model": {"x": "y"}, "tasks": ["depth"], "images": {}, "sheets": {}, **wrong}
+    (out / "predictions.json").write_text(json.dumps(record))
+    assert call(finished, images, "--overwrite") == 2
+    assert "predictions.json is damaged" in capsys.readouterr().err
+    assert precious.exists()
+
+
 def test_names_of_every_sort_and_images_that_cannot_be_read(finished: Path, images: Path, capsys: Printed) -> None:
     names = ["two words", "Grüße 日本", "a.b", "-c", "a"]
     for name in names:

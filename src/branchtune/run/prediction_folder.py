@@ -162,7 +162,19 @@ def _read(note: Path) -> dict[str, Any]:
         raise UserError(f"{note} is damaged: {way}")
     if content.get("format") != FORMAT:
         raise UserError(f"{note} is of another version of branchtune: {way}")
+    if not _names_files_here(content):
+        raise UserError(f"{note} is damaged: {way}")
     return content
+
+
+def _names_files_here(content: Mapping[str, Any]) -> bool:
+    """Whether everything that files are named after, and deleted by, is the name of a file and no path."""
+    tables = [content["model"], content["images"], content.get("sheets", {})]
+    tasks = content.get("tasks", [])
+    if not all(isinstance(table, dict) for table in tables) or not isinstance(tasks, list):
+        return False
+    names = [*content["images"], *content.get("sheets", {}), *tasks]
+    return all(isinstance(name, str) and name and os.path.basename(name) == name for name in names)
 
 
 def _source(image: Path) -> list[Any]:
