@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from branchtune.data.scenes import CLASSES, PARTS, render_scene
-from branchtune.report.sheet import sheet
+from branchtune.pictures.contact_sheet import sheet
 from branchtune.tasks.task import TargetKind
 
 LABELS: dict[str, tuple[TargetKind, int]] = {

@@ -7,28 +7,28 @@ import pytest
 import torch
 
 import branchtune as bt
-from branchtune.report.prediction_sheet import SIDE, Panel, panel_of, prediction_sheet, small
+from branchtune.pictures.prediction_sheet import SIDE, Tile, prediction_sheet, small, tile_of
 
 
 @pytest.mark.parametrize(
     ("size", "expected"),
     [((4000, 5000), (320, 400)), ((5000, 1000), (400, 80)), ((8, 8), (400, 400)), ((1, 9), (44, 400))],
 )
-def test_panels_of_any_image_are_of_one_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_tiles_of_any_image_are_of_one_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert small(np.zeros((*size, 3), np.uint8)).shape == (*expected, 3)
 
 
 def test_a_sheet_of_a_large_image_and_many_tasks_is_small() -> None:
     image = small(np.random.default_rng(0).integers(256, size=(3000, 4000, 3), dtype=np.uint8))
-    sheet = prediction_sheet(image, [Panel(f"task {i}", image) for i in range(8)], "beside")
+    sheet = prediction_sheet(image, [Tile(f"task {i}", image) for i in range(8)], "beside")
     assert sheet.shape[0] == 2 * (300 + 24 + 8) + 8
     assert sheet.shape[1] == 5 * (SIDE + 8) + 8
 
 
 def shown(task: bt.Task, prediction: torch.Tensor, layout: str) -> np.ndarray:
-    """The panel of a task beside that of a white image of 40 x 40 pixels."""
+    """The tile of a task beside that of a white image of 40 x 40 pixels."""
     image = small(np.full((40, 40, 3), 255, np.uint8))
-    sheet = prediction_sheet(image, [panel_of(task, prediction)], layout)  # type: ignore[arg-type]
+    sheet = prediction_sheet(image, [tile_of(task, prediction)], layout)  # type: ignore[arg-type]
     assert sheet.shape == (400 + 24 + 16, 2 * 408 + 8, 3)
     assert (sheet[32:432, 8:408] == 255).all()
     assert (sheet[:32, 8:100] < 128).any()  # the title
@@ -56,7 +56,7 @@ def test_depth_stays_as_it_is() -> None:
 
 
 def test_a_task_without_a_map_is_a_text() -> None:
-    panel = panel_of(bt.ImageClassification("scene", 3), torch.tensor([0.005, 0.99, 0.005]))
-    assert (panel.title, panel.picture) == ("scene", "class 1, 99%")
+    tile = tile_of(bt.ImageClassification("scene", 3), torch.tensor([0.005, 0.99, 0.005]))
+    assert (tile.title, tile.picture) == ("scene", "class 1, 99%")
     image = small(np.zeros((40, 40, 3), np.uint8))
-    assert (prediction_sheet(image, [panel], "overlay")[40:60, 416:500] < 128).any()
+    assert (prediction_sheet(image, [tile], "overlay")[40:60, 416:500] < 128).any()

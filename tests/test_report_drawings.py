@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import branchtune as bt
-from branchtune.report.colour import error_picture, picture, target_picture
+from branchtune.pictures.colour import error_picture, picture, target_picture
 from branchtune.report.page.axes import Axes
 from branchtune.report.page.chart import Series, line_chart
 from branchtune.report.page.error_map import error_map, written

@@ -17,7 +17,7 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from branchtune.report.colour import picture
+from branchtune.pictures.colour import picture
 from branchtune.run.inference import ImageOutput, prepared, raw_outputs
 from branchtune.serving.app import create_app
 from branchtune.serving.limits import Limits

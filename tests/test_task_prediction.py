@@ -11,7 +11,7 @@ from torch import Tensor
 
 import branchtune as bt
 from branchtune.errors import UserError
-from branchtune.report.colour import class_colours, picture
+from branchtune.pictures.colour import class_colours, picture
 from branchtune.run.inference import ImageOutput
 
 
@@ -99,7 +99,7 @@ def test_pictures_of_large_maps_are_made_in_bands(monkeypatch: pytest.MonkeyPatc
     tasks = (bt.SemanticSegmentation("s", 9), bt.Normals("n"), Height("h", 1))
     whole = [picture(task, found) for task, found in zip(tasks, (classes, normals, normals[0]), strict=True)]
     np.testing.assert_array_equal(whole[0], class_colours(9)[classes.numpy()])
-    monkeypatch.setattr("branchtune.report.colour._BAND", 30)
+    monkeypatch.setattr("branchtune.pictures.colour._BAND", 30)
     for task, found, expected in zip(tasks, (classes, normals, normals[0]), whole, strict=True):
         np.testing.assert_array_equal(picture(task, found), expected)
 

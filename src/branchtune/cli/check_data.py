@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
     from branchtune.data.check import check_source
     from branchtune.data.sources import open_source, recognise
     from branchtune.progress import Reporter
-    from branchtune.report.data import data_table, problem_lines
+    from branchtune.report.data_table import data_table, problem_lines
 
     kind = options.kind or recognise(Path(options.path))
     source = open_source(kind, options.path, None)
@@ -73,8 +73,8 @@ def run(argv: Sequence[str]) -> None:
 
 def _write_sheet(path: Path, examples: Sequence[Any], labels: Any) -> None:
     from branchtune.atomic import write_bytes
-    from branchtune.report.encoding import image_bytes
-    from branchtune.report.sheet import sheet
+    from branchtune.pictures.contact_sheet import sheet
+    from branchtune.pictures.encoding import image_bytes
 
     write_bytes(path, image_bytes(sheet(examples, labels), "PNG"))
 

@@ -1,1 +1,1 @@
-"""What people read of a run: tables, pictures of predictions, and the page."""
+"""What people read of a run: tables and the page."""

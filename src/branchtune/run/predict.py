@@ -17,8 +17,8 @@ from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
 from branchtune.errors import UserError, unknown
 from branchtune.low_memory.precision import Precision
+from branchtune.pictures.prediction_sheet import Layout, small
 from branchtune.progress import Reporter
-from branchtune.report.prediction_sheet import Layout, small
 from branchtune.run.array_files import too_large
 from branchtune.run.directory import load_settings
 from branchtune.run.finished import load_model

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from branchtune.atomic import write_bytes, write_json
 from branchtune.errors import UserError
 from branchtune.json_file import read_json
-from branchtune.report.colour import picture
-from branchtune.report.encoding import image_bytes
-from branchtune.report.prediction_sheet import Layout, panel_of, prediction_sheet
+from branchtune.pictures.colour import picture
+from branchtune.pictures.encoding import image_bytes
+from branchtune.pictures.prediction_sheet import Layout, prediction_sheet, tile_of
 from branchtune.run.array_files import write_array, write_scores
 from branchtune.run.inference import ImageOutput
 from branchtune.tasks.task import Task
@@ -112,7 +112,7 @@ class PredictionFolder:
             outputs: of all tasks in their order; one after the other is brought to the image's size.
             image: for the sheet, made by `prediction_sheet.small`.
         """
-        panels = []
+        tiles = []
         for output in outputs:
             task, value, coloured = output.task, output.prediction(), None
             endings = self._endings(task)
@@ -123,9 +123,9 @@ class PredictionFolder:
                 coloured = picture(task, value)
                 write_bytes(self._file(stem, task, "png"), image_bytes(coloured, "PNG"))
             if self.layout is not None:
-                panels.append(panel_of(task, value, coloured))
+                tiles.append(tile_of(task, value, coloured))
         if self.layout is not None and image is not None:
-            write_bytes(self._sheet(stem), image_bytes(prediction_sheet(image, panels, self.layout), "PNG"))
+            write_bytes(self._sheet(stem), image_bytes(prediction_sheet(image, tiles, self.layout), "PNG"))
 
     def _sheet(self, stem: str) -> Path:
         return self.path / f"{stem}.{SHEET}.png"

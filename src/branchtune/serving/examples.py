@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from branchtune.errors import UserError
-from branchtune.report.encoding import image_bytes
+from branchtune.pictures.encoding import image_bytes
 from branchtune.run.inference import pixels_of
 from branchtune.run.loaders import make_dataset
 from branchtune.run.workbench import Workbench

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
 
 from branchtune.errors import unknown
-from branchtune.report.encoding import image_bytes
+from branchtune.pictures.encoding import image_bytes
 from branchtune.run.inference import prepared
 from branchtune.serving.lengths import check_length
 from branchtune.serving.reading import read_upload

@@ -14,8 +14,8 @@ from torch import Tensor
 from branchtune._version import __version__
 from branchtune.data.transforms import Transform
 from branchtune.model import MultiTaskModel
-from branchtune.report.colour import fixed_range, picture
-from branchtune.report.encoding import image_bytes, npy_bytes
+from branchtune.pictures.colour import fixed_range, picture
+from branchtune.pictures.encoding import image_bytes, npy_bytes
 from branchtune.run.inference import ImageOutput, raw_outputs
 from branchtune.serving.examples import Example
 from branchtune.serving.limits import Limits

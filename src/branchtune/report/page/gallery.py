@@ -17,8 +17,8 @@ from branchtune.batch import read_batch, read_images
 from branchtune.errors import UserError
 from branchtune.ignored import IGNORED_CLASS
 from branchtune.model import MultiTaskModel
+from branchtune.pictures.colour import class_colours, error_picture, picture, target_picture, value_limits
 from branchtune.progress import Reporter
-from branchtune.report.colour import class_colours, error_picture, picture, target_picture, value_limits
 from branchtune.report.page.error_map import error_map, error_unit, written
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.svg import short

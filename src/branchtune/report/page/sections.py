@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from branchtune.affinity import Affinity
-from branchtune.report.colour import error_gradient
+from branchtune.pictures.colour import error_gradient
 from branchtune.report.page.dendrogram_svg import dendrogram_drawing
 from branchtune.report.page.gallery import Gallery, pictures
 from branchtune.report.page.heat import heat_maps, plain_cosines

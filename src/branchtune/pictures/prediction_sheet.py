@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from branchtune.report.colour import picture
+from branchtune.pictures.colour import picture
 from branchtune.tasks.task import TargetKind, Task
 
 Layout = Literal["overlay", "beside"]
 Picture = NDArray[np.uint8]
 
-SIDE = 400  # pixels of a panel's longer side: sheets of any image are of one size
+SIDE = 400  # pixels of a tile's longer side: sheets of any image are of one size
 _COLUMNS = 5
 _GAP, _TITLE, _FONT = 8, 24, 15
 _LEAST_WIDTH = 160  # so that titles of upright images are readable
@@ -27,7 +27,7 @@ _PAPER, _INK, _TINT = (255, 255, 255), (34, 34, 34), (255, 96, 0)
 
 
 @dataclass(frozen=True)
-class Panel:
+class Tile:
     """One task on the sheet.
 
     Attributes:
@@ -49,46 +49,46 @@ def small(image: Picture) -> Picture:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
-def panel_of(task: Task, prediction: Tensor, coloured: Picture | None = None) -> Panel:
-    """The panel of what `Task.prediction` gives for one image.
+def tile_of(task: Task, prediction: Tensor, coloured: Picture | None = None) -> Tile:
+    """The tile of what `Task.prediction` gives for one image.
 
     Args:
         coloured: its `picture`, where it has been made already.
     """
     if task.dense:
         title = f"{task.name} (near is bright)" if task.target_kind == "depth" else task.name
-        return Panel(title, small(picture(task, prediction) if coloured is None else coloured), task.target_kind)
+        return Tile(title, small(picture(task, prediction) if coloured is None else coloured), task.target_kind)
     if task.image_target == "class":
         best = int(prediction.argmax())
-        return Panel(task.name, f"class {best}, {prediction[best]:.0%}")
-    return Panel(task.name, " ".join(f"{value:.3g}" for value in prediction.tolist()[:6]))
+        return Tile(task.name, f"class {best}, {prediction[best]:.0%}")
+    return Tile(task.name, " ".join(f"{value:.3g}" for value in prediction.tolist()[:6]))
 
 
-def prediction_sheet(image: Picture, panels: Sequence[Panel], layout: Layout) -> Picture:
+def prediction_sheet(image: Picture, tiles: Sequence[Tile], layout: Layout) -> Picture:
     """The image and every task with titles, in rows of at most five.
 
     Args:
         image: `[h, w, 3]`, made by `small`.
-        panels: of the tasks.
+        tiles: of the tasks.
         layout: "overlay" blends classes and normals over the image and tints it where values are high; depth, whose
             grey would be lost in it, stays as it is. "beside" shows all pictures as they are.
 
     Returns:
         `[H, W, 3]`.
     """
-    everything = [Panel("input", image), *panels]
+    everything = [Tile("input", image), *tiles]
     rows = math.ceil(len(everything) / _COLUMNS)
     columns = math.ceil(len(everything) / rows)
     height, width = image.shape[0] + _TITLE + _GAP, max(image.shape[1], _LEAST_WIDTH) + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
-    for index, panel in enumerate(everything):
+    for index, tile in enumerate(everything):
         left, top = index % columns * width + _GAP, index // columns * height + _GAP
-        draw.text((left, top), _cut(panel.title, font, width - _GAP), _INK, font)
-        if isinstance(panel.picture, str):
-            draw.text((left, top + _TITLE + _GAP), _cut(panel.picture, font, width - _GAP), _INK, font)
+        draw.text((left, top), _cut(tile.title, font, width - _GAP), _INK, font)
+        if isinstance(tile.picture, str):
+            draw.text((left, top + _TITLE + _GAP), _cut(tile.picture, font, width - _GAP), _INK, font)
             continue
-        shown = _over(panel.picture, panel.kind, image) if layout == "overlay" else panel.picture
+        shown = _over(tile.picture, tile.kind, image) if layout == "overlay" else tile.picture
         sheet.paste(Image.fromarray(shown), (left, top + _TITLE))
     return np.asarray(sheet)
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from branchtune.report.colour import target_picture
+from branchtune.pictures.colour import target_picture
 from branchtune.tasks.task import TargetKind
 
 

@@ -1,0 +1,1 @@
+"""Predictions, targets and errors as pictures, and their encodings."""
