@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
+from compared import ARGUMENTS
 from tiny_run import write_config
+
+if TYPE_CHECKING:
+    from branchtune.comparison.result import Comparison
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -35,3 +40,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_config(tmp_path_factory.mktemp("run"))
     assert main(["fit", str(path), "--quiet"]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `tiny.yaml` and its finished comparison of all `METHODS` in `runs/versus`."""
+    from branchtune.cli.main import main
+
+    folder = tmp_path_factory.mktemp("compare")
+    config = write_config(folder)
+    config.write_text(config.read_text().replace("max_epochs: 3", "max_epochs: 1"))
+    assert main(["compare", str(config), *ARGUMENTS, "--grid=[1,3]"]) == 0
+    return folder
+
+
+@pytest.fixture
+def comparison(compared: Path) -> Comparison:
+    from branchtune.comparison.result import Comparison
+
+    return Comparison.load(compared / "runs" / "versus" / "comparison.json")

@@ -1,0 +1,103 @@
+"""`branchtune compare`: equal tuning, in one process or several, and rates taken over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from branchtune.cli.main import main
+from branchtune.comparison.result import Comparison, Tuning
+from compared import METHODS
+
+
+def test_controls_take_the_rate_of_the_planned_tree_without_a_trial_of_their_own(
+    compared: Path, comparison: Comparison
+) -> None:
+    for control in ("random", "anti"):
+        assert comparison.tuning[control].factor == comparison.tuning["branched"].factor
+        assert comparison.tuning[control].scores == {}
+        assert len(list((compared / "runs" / "versus").glob(f"{control}-x*-0"))) == 1
+
+
+def test_a_control_without_the_planned_tree_is_tuned_itself(compared: Path) -> None:
+    arguments = ["--methods=[random]", "--seeds=[0]", "--quiet", "--name=alone", "--grid=[1,3]"]
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 0
+    alone = Comparison.load(compared / "runs" / "alone" / "comparison.json")
+    assert set(alone.tuning["random"].scores) == {"1", "3"}
+
+
+def test_rates_of_the_planned_tree_serve_its_controls(compared: Path, comparison: Comparison) -> None:
+    stored = compared / "runs" / "versus" / "comparison.json"
+    content = json.loads(stored.read_text())
+    content["tuning"].pop("anti")
+    rates = compared / "rates.json"
+    rates.write_text(json.dumps(content))
+    arguments = ["--methods=[anti]", "--seeds=[0]", "--quiet", "--name=controls", f"--rates={rates}"]
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 0
+    found = Comparison.load(compared / "runs" / "controls" / "comparison.json")
+    assert found.tuning["anti"].factor == comparison.tuning["branched"].factor
+
+
+def test_the_tuned_rate_is_the_one_that_the_method_trains_with(compared: Path) -> None:
+    for method, key in (("branched", "lr"), ("decoders", "lr"), ("single", "lr")):
+        name = f"{method}-x3-0" if method != "single" else "single-x3/single-depth-0"
+        text = (compared / "runs" / "versus" / name / "config.yaml").read_text()
+        assert f"    {key}: 0.003\n" in text
+
+
+def test_several_processes_give_the_same_numbers_and_take_over_tuned_rates(
+    compared: Path, comparison: Comparison
+) -> None:
+    stored = compared / "runs" / "versus" / "comparison.json"
+    arguments = [f"--methods={METHODS[:2]}".replace("'", ""), "--seeds=[0,1]", "--quiet", "--name=parallel"]
+    config = str(compared / "tiny.yaml")
+    assert main(["compare", config, *arguments, "--workers=2", "--grid=[1,3]", f"--rates={stored}"]) == 0
+    again = Comparison.load(compared / "runs" / "parallel" / "comparison.json")
+    assert again.tuning == {method: comparison.tuning[method] for method in ("single", *METHODS[:2])}
+    assert again.reference.metrics == pytest.approx(comparison.reference.metrics)
+    for method in METHODS[:2]:
+        for ours, theirs in zip(again.runs[method], comparison.runs[method], strict=True):
+            assert ours.heads == pytest.approx(theirs.heads)
+    shared = compared / "runs" / "parallel" / f"shared-x{again.tuning['shared'].factor:g}-1"
+    assert "fit decoders" not in (shared / "log.txt").read_text()  # those of the planned tree
+
+
+def test_several_processes_tune_as_one_does(compared: Path, comparison: Comparison) -> None:
+    arguments = ["--methods=[shared]", "--seeds=[0]", "--quiet", "--name=tuned", "--workers=2", "--grid=[1,3]"]
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 0
+    again = Comparison.load(compared / "runs" / "tuned" / "comparison.json")
+    for method in ("single", "shared"):
+        assert again.tuning[method].scores == pytest.approx(comparison.tuning[method].scores)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_rate_that_diverges_loses(compared: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"wild{workers}"
+    arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", f"--name={name}", f"--workers={workers}"]
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments, "--grid=[1e30,1]"]) == 0
+    tuning = Comparison.load(compared / "runs" / name / "comparison.json").tuning
+    assert tuning["decoders"] == Tuning(1.0, {"1e+30": None, "1": 0.0})
+    assert "diverged" in capsys.readouterr().out
+    assert ">diverged</td>" in (compared / "runs" / name / "report.html").read_text()
+
+
+def test_a_grid_that_only_diverges_is_refused(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", "--name=wilder", "--grid=[1e30,1e31]"]
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 2
+    assert "diverges at every rate of the grid [1e+30, 1e+31]" in capsys.readouterr().err
+
+
+def test_rates_that_miss_a_method_need_a_grid(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = compared / "runs" / "versus" / "comparison.json"
+    arguments = ["--methods=[separate]", "--seeds=[0]", "--quiet", "--name=partly", f"--rates={stored}"]
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 2
+    assert "rates has none for 'separate'" in capsys.readouterr().err
+
+
+def test_rates_of_another_optimizer_are_refused(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = compared / "runs" / "versus" / "comparison.json"
+    arguments = ["--methods=[shared]", "--seeds=[0]", f"--rates={stored}", "--optimizer.init_args.lr=0.1"]
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 2
+    assert "multiples of another optimizer's rates" in capsys.readouterr().err
