@@ -198,7 +198,7 @@ def test_the_commit_is_that_of_the_repository_that_has_the_code(
 def test_config_yaml_is_the_whole_configuration(finished: Path) -> None:
     content = yaml.safe_load((run_of(finished) / "config.yaml").read_text())
     assert content["reference"] is None
-    others = {"budget": None, "budget_params": None, "levels": None, "task_streams": False}
+    others = {"budget": None, "budget_params": None, "levels": None, "keep_agreeing": False, "task_streams": False}
     assert content["tree"] == {"groups": [1, 1, 2, 4], **others}
     assert set(content) == set(RunConfig.__dataclass_fields__)
 

@@ -146,6 +146,8 @@ class TreeConfig:
         budget: backbone and adapter work as a multiple of one plain backbone pass, e.g. 1.6.
         budget_params: adapter parameters.
         levels: the tree by hand: per level a list of groups, each a list of task names.
+        keep_agreeing: part only tasks whose affinity is below zero on average: levels have fewer groups than `groups`
+            says, or than the budget allows, where tasks agree. Random and anti-affinity trees do not heed it.
         task_streams: give every task adapters of its own beside the tree, in the last block of each level, which only
             its decoder reads: every branch is then a comb (`Comb`). For LoRA on transformer blocks.
     """
@@ -154,11 +156,14 @@ class TreeConfig:
     budget: float | None = None
     budget_params: int | None = None
     levels: list[list[list[str]]] | None = None
+    keep_agreeing: bool = False
     task_streams: bool = False
 
     def __post_init__(self) -> None:
         if self.levels is not None and (self.groups, self.budget, self.budget_params) != (None, None, None):
             raise UserError("tree.levels is the whole tree: set tree.groups and the budgets to null")
+        if self.levels is not None and self.keep_agreeing:
+            raise UserError("tree.levels is the whole tree: tree.keep_agreeing has no effect beside it, leave it out")
 
 
 @dataclass

@@ -27,6 +27,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--groups", type=list[int] | None, default=None, help="number of groups per level")
     parser.add_argument("--budget", type=float | None, default=None, help="work as a multiple of one backbone pass")
     parser.add_argument("--budget_params", type=int | None, default=None, help="adapter parameters")
+    parser.add_argument("--keep_agreeing", action="store_true", help="part only tasks whose affinity is below zero")
     parser.add_argument(
         "--adapter", type=Adapter | None, default=None, help="the adapter family; default: the run's, else LoRA"
     )
@@ -53,6 +54,7 @@ def run(argv: Sequence[str]) -> None:
         budget=options.budget,
         budget_params=options.budget_params,
         adapter_params=limit,
+        keep_agreeing=options.keep_agreeing,
     )
     if limit is not None:
         adapter = with_ranks_within(adapter, affinity.spec, tree, limit, options.budget or math.inf)

@@ -49,6 +49,17 @@ def merges(affinity: Matrix) -> list[tuple[int, int, float]]:
     return [(int(a), int(b), float(where)) for a, b, where, _ in steps]
 
 
+def opposed_groups(affinity: Matrix) -> int:
+    """How many groups are left when only tasks are parted whose affinity is below zero on average: 1 to T.
+
+    The cut of the dendrogram at distance 1: what is joined below it agrees, what would be joined above it is opposed.
+
+    Args:
+        affinity: `[T, T]`, as for `merges`.
+    """
+    return 1 + sum(where > 1 + 1e-9 for _, _, where in merges(affinity))
+
+
 def disagreement(affinity: Matrix, cut: Cut) -> float:
     """Mean of 1 - A over all pairs of tasks, where a pair in different groups counts as 0.
 

@@ -12,7 +12,7 @@ from branchtune.affinity.matrix import Affinity
 from branchtune.cost import LevelCost, level_costs, stream_costs
 from branchtune.errors import UserError, check_instance
 from branchtune.planning.counts import choose_counts
-from branchtune.planning.dendrogram import Cut, dendrogram_cuts, disagreement
+from branchtune.planning.dendrogram import Cut, dendrogram_cuts, disagreement, opposed_groups
 from branchtune.planning.options import LOSS_UNIT, LevelOptions, Limits
 from branchtune.planning.ranks import with_ranks_within
 from branchtune.scalars import real, whole
@@ -27,6 +27,7 @@ def plan(
     budget: float | None = None,
     budget_params: int | None = None,
     adapter_params: int | None = None,
+    keep_agreeing: bool = False,
     noise_corrected: bool = True,
 ) -> TaskTree:
     """A tree whose groups are cuts of one average-linkage dendrogram on the overall affinity, so that they nest.
@@ -44,6 +45,9 @@ def plan(
         adapter_params: instead of `budget_params`, where the ranks follow the tree so that its adapters hold at most
             this many whatever its shape (`with_ranks_within`): they then take about the same work in every tree. No
             effect beside `groups`.
+        keep_agreeing: part no groups whose affinity is zero or above on average. Levels then have fewer groups than
+            `groups` says or the budget allows where tasks agree: a fork between them would divide the parameters
+            and the data that each is trained with, and end no conflict.
         noise_corrected: plan with `Affinity.corrected`. The plain matrix shrinks towards zero where gradients are
             noisy, so that a noisy level or task would seem to disagree more than it does.
 
@@ -57,10 +61,12 @@ def plan(
     check_instance("adapter", adapter, Adapter, "LoRA(r=8)")
     matrix = affinity.corrected() if noise_corrected else affinity.overall
     cuts = dendrogram_cuts(matrix)
+    if keep_agreeing:
+        cuts = cuts[: opposed_groups(matrix)]
     if groups is not None:
         if budget is not None or budget_params is not None:
             raise UserError("plan: groups fixes the tree, so a budget has no effect: give one or the other")
-        counts = _check_groups(groups, affinity)
+        counts = tuple(min(count, len(cuts)) for count in _check_groups(groups, affinity))
     elif budget is None and budget_params is None:
         raise UserError("plan needs groups=(1, 1, 2, ...), budget=1.6 or budget_params=100_000")
     else:

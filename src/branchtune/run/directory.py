@@ -73,7 +73,8 @@ class RunDirectory:
     def _free(self, key: str) -> bool:
         """Whether another value of `key` leaves everything as it is that the run has done so far."""
         section = key.partition(".")[0]
-        if section == "tree" and self.settings.config.method not in PLANNED:
+        method = self.settings.config.method
+        if section == "tree" and (method not in PLANNED or (method != "branched" and key == "tree.keep_agreeing")):
             return True
         begun = next((files for keys, files in PHASE_KEYS.items() if section in keys), None)
         return key in FREE_KEYS or (begun is not None and not any(map(self.has, begun)))

@@ -117,8 +117,9 @@ class Workbench:
         check_sizes(sizes, not plans or self.measures, rank_and_count()[1] if processes is None else processes)
         tree = None
         if self.config.method in PLANNED and self.start is None:
-            unrelated = Affinity.from_matrix(self.names, np.eye(len(self.names)), self.spec)
-            tree = self.plan(unrelated) if plans else TaskTree.shared(self.names, self.depth)
+            # Nobody agrees: of all trees that may come, the one with the most groups is checked.
+            opposed = Affinity.from_matrix(self.names, 2 * np.eye(len(self.names)) - 1, self.spec)
+            tree = self.plan(opposed) if plans else TaskTree.shared(self.names, self.depth)
         self.build(tree)
 
     @property
@@ -137,6 +138,8 @@ class Workbench:
         """The tree that the configuration asks for: written by hand, planned from `affinity`, or a control."""
         if self.start is not None:
             return self.start.tree
+        if self.config.method == "branched":
+            return self._planned(affinity, self.config.tree.keep_agreeing)
         planned = self._planned(affinity)
         if self.config.method == "random":
             return random_tree(self.names, planned.group_counts, self.config.seed, but=[planned])
@@ -144,7 +147,7 @@ class Workbench:
             return anti_affinity_tree(affinity, planned.group_counts)
         return planned
 
-    def _planned(self, affinity: Affinity | None) -> TaskTree:
+    def _planned(self, affinity: Affinity | None, keep_agreeing: bool = False) -> TaskTree:
         wanted = self.config.tree
         if wanted.levels is not None:
             return TaskTree(wanted.levels)
@@ -157,6 +160,7 @@ class Workbench:
             budget=wanted.budget,
             budget_params=wanted.budget_params,
             adapter_params=self.adapter_limit,
+            keep_agreeing=keep_agreeing,
         )
 
     def _open(self, split: str) -> SampleSource:
