@@ -16,9 +16,10 @@ SCENES = Path(__file__).parents[1] / "results" / "scenes"
 
 
 @pytest.fixture(scope="module")
-def pages(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def pages(finished: Path, compared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder, run = tmp_path_factory.mktemp("reports"), run_of(finished)
     files = {"report": run / "report.html", "reports": folder / "several.html", "comparison": folder / "scenes.html"}
+    files["comparison-with-runs"] = compared / "runs" / "versus" / "report.html"
     assert main(["report", str(run), str(run), f"--out={files['reports']}", "--quiet"]) == 0
     assert main(["report", str(SCENES), f"--out={files['comparison']}", "--quiet"]) == 0
     return {name: path.as_uri() for name, path in files.items()}

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -45,6 +46,23 @@ def test_the_report_shows_the_runs_of_the_first_seed(compared: Path) -> None:
     assert "No gallery" not in html
     assert "None of the runs has a record" not in html
     assert len(html.encode()) < 5e6
+
+
+def test_the_report_leaves_out_runs_that_are_not_whole_or_not_of_this_comparison(
+    compared: Path, comparison: Comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "versus"
+    shutil.copytree(compared / "runs" / "versus", folder)
+    shared, branched = (Path(comparison.runs[method][0].name).name for method in ("shared", "branched"))
+    (folder / shared / "model" / "decoders.safetensors").unlink()
+    shutil.copy(folder / shared / "results.json", folder / branched)
+    assert main(["report", str(folder), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert f"no trees, conflict and gallery of {shared}: " in out
+    assert "decoders.safetensors is missing or damaged" in out
+    assert f"no trees, conflict and gallery of {branched}: it is not the run of this comparison" in out
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert html.count('aria-label="drawing of the tree') == len(METHODS) - 3
 
 
 def test_controls_have_the_group_counts_of_the_planned_tree(comparison: Comparison) -> None:

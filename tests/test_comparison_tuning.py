@@ -10,6 +10,7 @@ import pytest
 from branchtune.cli.main import main
 from branchtune.comparison.result import Comparison, Tuning
 from compared import METHODS
+from tiny_run import write_config
 
 
 def test_controls_take_the_rate_of_the_planned_tree_without_a_trial_of_their_own(
@@ -73,20 +74,42 @@ def test_several_processes_tune_as_one_does(compared: Path, comparison: Comparis
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_rate_that_diverges_loses(compared: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rate_that_diverges_loses_and_is_not_tried_again(
+    compared: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = f"wild{workers}"
     arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", f"--name={name}", f"--workers={workers}"]
-    assert main(["compare", str(compared / "tiny.yaml"), *arguments, "--grid=[1e30,1]"]) == 0
-    tuning = Comparison.load(compared / "runs" / name / "comparison.json").tuning
-    assert tuning["decoders"] == Tuning(1.0, {"1e+30": None, "1": 0.0})
+    command = ["compare", str(compared / "tiny.yaml"), *arguments, "--grid=[1e30,1]"]
+    assert main(command) == 0
+    folder = compared / "runs" / name
+    assert Comparison.load(folder / "comparison.json").tuning["decoders"] == Tuning(1.0, {"1e+30": None, "1": 0.0})
     assert "diverged" in capsys.readouterr().out
-    assert ">diverged</td>" in (compared / "runs" / name / "report.html").read_text()
+    html = (folder / "report.html").read_text()
+    assert ">diverged</td>" in html
+    assert ">Groups of tasks</h2>" not in html  # nothing trains adapters
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.csv")}
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*.csv")} == before
+    out = capsys.readouterr().out
+    assert "the loss of task" not in out
+    assert "decoders: learning rate x 1 of {'1e+30': 'diverged', '1': '+0.00'}" in out
 
 
 def test_a_grid_that_only_diverges_is_refused(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", "--name=wilder", "--grid=[1e30,1e31]"]
     assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 2
-    assert "diverges at every rate of the grid [1e+30, 1e+31]" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no rate of the grid [1e+30, 1e+31] trains decoders only: decoders-x1e+30-0: the loss of task" in error
+
+
+def test_what_breaks_before_the_training_is_no_matter_of_its_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--methods=[shared]", "--seeds=[0]", "--quiet", "--grid=[1,3]", "--decoder_fit.lr=1e30"]
+    assert main(["compare", str(write_config(tmp_path)), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "of fitting the decoders" in error
+    assert "no rate of the grid" not in error
 
 
 def test_rates_that_miss_a_method_need_a_grid(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,13 +55,12 @@ def test_all_groups_that_are_left_oppose_each_other_on_average(tasks: int, seed:
 
 
 def test_counts_and_budgets_stop_where_tasks_agree() -> None:
-    wanted: dict[str, object] = {"groups": (1, 2, 4)}
     assert bt.plan(affinity(), groups=(1, 2, 4)).group_counts == (1, 2, 4)
     tree = bt.plan(affinity(), groups=(1, 2, 4), keep_agreeing=True)
     assert tree.levels[1:] == ((("a", "b"), ("c", "d")),) * 2
-    for wanted in ({"budget": 100.0}, {"budget_params": 10**9}):
-        assert bt.plan(affinity(), **wanted).group_counts == (4, 4, 4)  # type: ignore[arg-type]
-        assert bt.plan(affinity(), **wanted, keep_agreeing=True).group_counts == (2, 2, 2)  # type: ignore[arg-type]
+    for budget in ({"budget": 100.0}, {"budget_params": 10**9}):
+        assert bt.plan(affinity(), **budget).group_counts == (4, 4, 4)  # type: ignore[arg-type]
+        assert bt.plan(affinity(), **budget, keep_agreeing=True).group_counts == (2, 2, 2)  # type: ignore[arg-type]
     assert bt.plan(affinity(np.abs(PAIRS)), groups=(1, 2, 4), keep_agreeing=True).group_counts == (1, 1, 1)
 
 

@@ -15,7 +15,7 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """A loss or a gradient that became NaN or infinite: the fault of a learning rate or of labels."""
+    """A loss that became NaN or infinite in training: the fault of a learning rate or of labels."""
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from branchtune.comparison.jobs import Job, train_all
 from branchtune.comparison.methods import CONTROLS, SINGLE, TITLES, with_rate
 from branchtune.comparison.result import Comparison, Tuning
+from branchtune.comparison.trials import divergence, named, record_divergence
 from branchtune.errors import DivergedError, UserError, unknown
 from branchtune.evaluation.delta_m import delta_m
 from branchtune.evaluation.references import Reference
@@ -75,7 +77,7 @@ class Comparer:
         if rates and not grid and untuned:
             raise UserError(f"rates has none for {untuned[0]!r}, which would be untuned beside the others: give a grid")
         self.settings, self.seeds, self.grid, self.reporter = settings, list(seeds), list(grid), reporter
-        self.name, self.diverged = settings.config.name, set[Path]()
+        self.name = settings.config.name
         self.folder = Path(settings.config.output) / self.name
 
     def run(self, command: str) -> Comparison:
@@ -85,7 +87,7 @@ class Comparer:
             command: that made the comparison, to be stored with it.
 
         Raises:
-            UserError: as `fit`; a method diverges at all rates of the grid, or at the one that it was given.
+            UserError: as `fit`; no rate of the grid trains a method; one diverges with a seed at the rate that it has.
         """
         everything = (*self.methods, SINGLE)
         first = self.seeds[:1]
@@ -133,45 +135,57 @@ class Comparer:
                 jobs += [Job(single_task(single, task, seed), first.get(seed), trial) for seed in seeds]
         # What others wait for comes first, and the short single-task runs fill the end.
         ordered = sorted(jobs, key=lambda job: job.path not in first.values())
-        self.diverged |= train_all(ordered, self.workers, self.reporter)
+        train_all(ordered, self.workers, self.reporter)
 
     def _tune(self, method: str) -> Tuning:
         if not self._grid(method):
             return self.rates.get(method, Tuning(1.0, {}))
         trials = {f"{factor:g}": self._trial(method, factor, self.seeds[0]) for factor in self.grid}
-        base = next((heads for heads in trials.values() if heads), None)
+        learnt = {factor: heads for factor, heads in trials.items() if not isinstance(heads, str)}
+        base = next((heads for heads in learnt.values() if min(heads.values()) > 0), None)
         if base is None:
-            raise UserError(f"{TITLES[method]} diverges at every rate of the grid {list(self.grid)}: try lower ones")
-        scores = {f: delta_m(heads, base, self._directions()) if heads else None for f, heads in trials.items()}
+            reason = next((reason for reason in trials.values() if isinstance(reason, str)), "a metric stays 0")
+            raise UserError(f"no rate of the grid {list(self.grid)} trains {TITLES[method]}: {reason}")
+        scores = {f: delta_m(learnt[f], base, self._directions()) if f in learnt else None for f in trials}
         best = max(self.grid, key=lambda factor: _or_last(scores[f"{factor:g}"]))
-        self.reporter.say(f"{method}: learning rate x {best:g} of {scores}")
+        said = {factor: "diverged" if score is None else f"{score:+.2f}" for factor, score in scores.items()}
+        self.reporter.say(f"{method}: learning rate x {best:g} of {said}")
         return Tuning(best, scores)
 
-    def _trial(self, method: str, factor: float, seed: int) -> dict[str, float] | None:
-        """The headline metrics on the validation split after the last epoch; None where the rate diverges."""
+    def _trial(self, method: str, factor: float, seed: int) -> dict[str, float] | str:
+        """The headline metrics on the validation split after the last epoch; or why the rate is out of the question."""
         tasks = self._directions()
         if method == SINGLE:
             folders = {task: self._path(f"single-x{factor:g}/single-{task}-{seed}") for task in tasks}
         else:
             folders = dict.fromkeys(tasks, self._path(_run_name(method, factor, seed)))
-        if not self.diverged.isdisjoint(folders.values()):
-            return None
+        reason = next(filter(None, map(divergence, folders.values())), None)
+        if reason is not None:
+            return reason
         try:
             if method == SINGLE:
                 self._single(factor, [seed])
             else:
                 self._fit(method, factor, seed)
         except DivergedError as error:
-            self.reporter.say(f"{method}, learning rate x {factor:g}, diverged: {error}")
-            return None
-        return {task: self._last_validation(folder, task) for task, folder in folders.items()}
+            reason = str(error)
+            ended = next(folder for folder in folders.values() if not (folder / "results.json").exists())
+            record_divergence(ended, error)
+        if reason is not None:
+            gc.collect()  # not before: the error holds the frames of the run, and these its model
+            self.reporter.say(f"{method}, learning rate x {factor:g}, diverged: {reason}")
+            return reason
+        heads = {task: self._last_validation(folder, task) for task, folder in folders.items()}
+        lost = [task for task, value in heads.items() if not math.isfinite(value)]
+        return f"task {lost[0]!r} has no finite metric on the validation split" if lost else heads
 
     def _settings(self, method: str, factor: float, seed: int) -> Settings:
         name = f"{self.name}/{_run_name(method, factor, seed)}"
         return with_rate(self.settings, method, factor).but(method=method, seed=seed, reference=None, name=name)
 
     def _fit(self, method: str, factor: float, seed: int) -> Results:
-        return fit(self._settings(method, factor, seed), self.reporter, self._reusable(seed))
+        with named(_run_name(method, factor, seed)):
+            return fit(self._settings(method, factor, seed), self.reporter, self._reusable(seed))
 
     def _reusable(self, seed: int) -> Path | None:
         """A finished run of this seed, of a planned tree where there is one: decoders and affinity are the same."""
@@ -181,9 +195,9 @@ class Comparer:
         return found[0].parent if found else None
 
     def _single(self, factor: float, seeds: Sequence[int]) -> Reference:
-        return train_reference(
-            self._single_settings(factor), seeds, f"{self.name}, single-task", self.reporter, self._reusable
-        )
+        settings, title = self._single_settings(factor), f"{self.name}, single-task"
+        with named(f"single-x{factor:g}"):
+            return train_reference(settings, seeds, title, self.reporter, self._reusable)
 
     def _single_settings(self, factor: float) -> Settings:
         return with_rate(self.settings, SINGLE, factor).but(name=f"{self.name}/single-x{factor:g}")

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from branchtune.comparison.trials import divergence, record_divergence
 from branchtune.errors import DivergedError, UserError
 from branchtune.progress import Reporter
 from branchtune.run.directory import RunDirectory
@@ -49,24 +50,23 @@ class Job:
         return Path(self.settings.config.output) / self.name
 
 
-def train_all(jobs: Sequence[Job], workers: int, reporter: Reporter) -> set[Path]:
-    """Train what is not finished; what a run prints goes to `log.txt` in its directory.
+def train_all(jobs: Sequence[Job], workers: int, reporter: Reporter) -> None:
+    """Train what is not finished, and no trial again that diverged.
+
+    What a run prints goes to `log.txt` in its directory.
 
     Args:
         jobs: in the order in which they begin, but for those that wait for another one.
         workers: processes; they share the cores evenly, and a GPU unevenly.
 
-    Returns:
-        The paths of the trials that diverged.
-
     Raises:
         UserError: a mistake in the configuration, before anything is written; the first run that fails, or whose
             process was ended. The others are ended too, and can be continued.
     """
-    todo = {job.path: job for job in jobs if not RunDirectory(job.settings).has("results.json")}
-    diverged: set[Path] = set()
+    unfinished = [job for job in jobs if not RunDirectory(job.settings).has("results.json")]
+    todo = {job.path: job for job in unfinished if not (job.trial and divergence(job.path))}
     if not todo:
-        return diverged
+        return
     Workbench(next(iter(todo.values())).settings.config, reporter).check(plans=True)
     total, waiting = len(todo), deque(todo.values())
     running: dict[Future[float], Job] = {}
@@ -88,7 +88,7 @@ def train_all(jobs: Sequence[Job], workers: int, reporter: Reporter) -> set[Path
                     except DivergedError as error:
                         if not job.trial:
                             raise
-                        diverged.add(job.path)
+                        record_divergence(job.path, error)
                         outcome = f"diverged ({error})"
                     del todo[job.path]
                     reporter.say(f"{total - len(todo)} of {total}: {job.name} {outcome}")
@@ -96,7 +96,6 @@ def train_all(jobs: Sequence[Job], workers: int, reporter: Reporter) -> set[Path
             for process in set(active_children()) - others:
                 process.terminate()
             raise
-    return diverged
 
 
 def _seconds(future: Future[float], job: Job) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from branchtune.comparison.methods import TITLES
 from branchtune.comparison.result import Comparison
+from branchtune.errors import UserError
 from branchtune.progress import Reporter
 from branchtune.report.page.conflict import several_conflicts
 from branchtune.report.page.curves import Curves, several_curves
@@ -15,17 +16,26 @@ from branchtune.report.page.html import Section
 from branchtune.report.page.run_data import RunData, read_metrics, read_run
 from branchtune.report.page.sections import affinity_section, gallery_section, tree_section
 
-PLANNED = "branched"
+BRANCHED = "branched"
 
 
-def kept_runs(comparison: Comparison, folder: Path) -> dict[str, RunData]:
-    """By method the run of the first seed, where it is in the comparison's folder.
-
-    Raises:
-        UserError: a file of such a run is damaged.
-    """
-    paths = {method: folder / Path(results[0].name).name for method, results in comparison.runs.items()}
-    return {method: read_run(path) for method, path in paths.items() if (path / "model").is_dir()}
+def kept_runs(comparison: Comparison, folder: Path, reporter: Reporter) -> dict[str, RunData]:
+    """By method the run of the first seed, where it is in the comparison's folder; why one is left out is said."""
+    found = {}
+    for method, results in comparison.runs.items():
+        path = folder / Path(results[0].name).name
+        if not path.exists():
+            continue
+        try:
+            run = read_run(path)
+        except UserError as error:
+            reporter.say(f"no trees, conflict and gallery of {path.name}: {error}")
+            continue
+        if run.results.metrics == results[0].metrics:
+            found[method] = run
+        else:
+            reporter.say(f"no trees, conflict and gallery of {path.name}: it is not the run of this comparison")
+    return found
 
 
 def tree_sections(kept: Mapping[str, RunData], seed: str) -> list[Section]:
@@ -34,8 +44,8 @@ def tree_sections(kept: Mapping[str, RunData], seed: str) -> list[Section]:
     sections = []
     if trained:
         sections.append(tree_section(f"Trees, {seed}", list(trained.values()), [TITLES[m] for m in trained]))
-    if PLANNED in kept and kept[PLANNED].affinity:
-        sections.append(affinity_section(f"Affinity, {seed}", kept[PLANNED].affinity))
+    if BRANCHED in kept and kept[BRANCHED].affinity:
+        sections.append(affinity_section(f"Affinity, {seed}", kept[BRANCHED].affinity))
     return sections
 
 
@@ -43,7 +53,7 @@ def conflict_and_gallery(kept: Mapping[str, RunData], seed: str, reporter: Repor
     """Gradient conflict of every method; the gallery of the planned tree, or of the first method without one."""
     if not kept:
         return [gallery_section("Gallery", "the runs are not in the folder of the comparison.")]
-    shown = PLANNED if PLANNED in kept else next(iter(kept))
+    shown = BRANCHED if BRANCHED in kept else next(iter(kept))
     conflict = several_conflicts(list(kept.values()), [TITLES[method] for method in kept])
     return [
         Section("conflict", f"Gradient conflict, {seed}", "conflicts", conflict),

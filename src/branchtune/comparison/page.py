@@ -18,7 +18,7 @@ from branchtune.report.page.scatter import Mark, scatter_chart
 from branchtune.report.page.svg import colour
 from branchtune.report.page.write import NAME as PAGE
 from branchtune.tables.cells import Cells
-from branchtune.tables.numbers import count, number
+from branchtune.tables.numbers import count
 
 NAME = "comparison.json"
 
@@ -45,10 +45,10 @@ def comparison_page(comparison: Comparison, folder: Path, reporter: Reporter) ->
     Args:
         comparison: its numbers.
         folder: where its runs are. Drawn are trees, affinity, conflict and gallery of the first seed.
-        reporter: says why there is no gallery.
+        reporter: says what of the runs is not shown, and why.
     """
-    first, kept = next(iter(comparison.runs.values()))[0], kept_runs(comparison, folder)
-    seed = f"seed {comparison.seeds[0]}"
+    first, kept = next(iter(comparison.runs.values()))[0], kept_runs(comparison, folder, reporter)
+    seed, trees = f"seed {comparison.seeds[0]}", groups(comparison)
     origin = [
         ["command", comparison.command],
         ["hardware", first.hardware],
@@ -58,9 +58,9 @@ def comparison_page(comparison: Comparison, folder: Path, reporter: Reporter) ->
     sections = [
         Section("results", "Results", "tables", [_mean_first(quality(comparison)), differences(comparison)]),
         Section("pareto", "Quality against cost", "pareto", _pareto(comparison)),
-        Section("groups", "Groups of tasks", "groups", groups(comparison)),
+        *([Section("groups", "Groups of tasks", "groups", trees)] if trees.body else []),
         *tree_sections(kept, seed),
-        Section("cost", "Cost", "tables", [parameters(comparison), timed_cost(comparison)]),
+        Section("cost", "Cost", "tables", [parameters(comparison), cost(comparison, timed=True)]),
         *([Section("rates", "Tuned learning rates", "tables", [rates(comparison)])] if tuned else []),
         Section("curves", "Learning curves", "curves", seed_curves(comparison, folder)),
         *conflict_and_gallery(kept, seed, reporter),
@@ -73,15 +73,6 @@ def comparison_page(comparison: Comparison, folder: Path, reporter: Reporter) ->
         ("Δm over", comparison.reference.id),
     ]
     return render(comparison.name, facts, sections)
-
-
-def timed_cost(comparison: Comparison) -> Cells:
-    """The cost table with the milliseconds per image, for which the terminal has no room."""
-    cells = cost(comparison)
-    times = [number(row.ms_per_image) for row in rows(comparison)]
-    body = [[*row[:4], ms, *row[4:]] for row, ms in zip(cells.body, times, strict=True)]
-    title = cells.title.replace("MACs per image", "MACs and milliseconds per image")
-    return Cells(title, [*cells.heading[:4], "ms", *cells.heading[4:]], body)
 
 
 def groups(comparison: Comparison) -> Cells:
@@ -111,7 +102,7 @@ def rates(comparison: Comparison) -> Cells:
         ]
         for method, t in comparison.tuning.items()
     ]
-    title = "Multiple of the configuration's rate; validation score of each that was tried, in percent over the first"
+    title = "Multiple of the configuration's rate; score of each on the validation split, in percent over the first"
     return Cells(title, ["method", "chosen", *(f"× {factor}" for factor in tried)], body)
 
 
@@ -127,7 +118,9 @@ def _mean_first(cells: Cells) -> Cells:
 
 def _pareto(comparison: Comparison) -> dict[str, list[Chart] | list[Series]]:
     points = rows(comparison)
-    legend = [Series(TITLES[row.method], [], colour(index)) for index, row in enumerate(points)]
+    # The single-task models are no line in the other charts: without them every method has one colour.
+    colours = ["var(--muted)", *(colour(index) for index in range(len(points) - 1))]
+    legend = [Series(TITLES[row.method], [], one) for row, one in zip(points, colours, strict=True)]
     charts = []
     for label, of in PANELS:
         marks = [

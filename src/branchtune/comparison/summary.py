@@ -55,7 +55,7 @@ class Row:
         delta_m: percent over the reference.
         parameters: trainable ones by owner: adapters, extras, decoders, backbone.
         macs: backbone and decoders, per image, all tasks; of the first seed, as planned trees may differ.
-        ms_per_image: inference of all tasks, mean over seeds.
+        ms_per_image: inference of all tasks, mean over seeds; of the first seed's single-task models together.
         seconds: of training.
         memory: bytes in training, or None.
         groups: groups per level, of the first seed.

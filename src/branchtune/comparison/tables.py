@@ -8,7 +8,7 @@ from branchtune.comparison.methods import SINGLE, TITLES
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Row, Spread, advantage, rows
 from branchtune.tables.cells import Cells
-from branchtune.tables.numbers import arrow, count
+from branchtune.tables.numbers import arrow, count, number
 
 DIFFERENCE = ["mean", "standard error", "95 % interval", "verdict"]
 
@@ -48,11 +48,17 @@ def parameters(comparison: Comparison) -> Cells:
     return Cells(title, ["method", *owners, "inside"], body)
 
 
-def cost(comparison: Comparison) -> Cells:
-    """Work per image, groups per level, training time and memory, and the tuned learning rate."""
-    heading = ["method", "groups", "MACs backbone", "MACs decoders", "train s", "train MiB", "lr x"]
-    body = [_cost(row, comparison.tuning[row.method].factor) for row in rows(comparison)]
-    return Cells("MACs per image for all tasks; time and memory of training; multiple of the rate", heading, body)
+def cost(comparison: Comparison, timed: bool = False) -> Cells:
+    """Work per image, groups per level, training time and memory, and the tuned learning rate.
+
+    Args:
+        timed: with the milliseconds per image, for which a terminal has no room.
+    """
+    heading = ["method", "groups", "MACs backbone", "MACs decoders", *(["ms"] if timed else [])]
+    heading += ["train s", "train MiB", "lr x"]
+    body = [_cost(row, comparison.tuning[row.method].factor, timed) for row in rows(comparison)]
+    work = "MACs and milliseconds" if timed else "MACs"
+    return Cells(f"{work} per image for all tasks; time and memory of training; multiple of the rate", heading, body)
 
 
 def differences(comparison: Comparison, method: str = "branched") -> Cells:
@@ -82,11 +88,12 @@ def verdict(spread: Spread) -> str:
     return "ahead" if spread.mean > 0 else "behind"
 
 
-def _cost(row: Row, factor: float) -> list[str]:
+def _cost(row: Row, factor: float, timed: bool) -> list[str]:
     groups = "-".join(map(str, row.groups)) or "-"
     macs = [count(row.macs[part]) for part in ("backbone", "decoders")]
     memory = "-" if row.memory is None else f"{row.memory / 2**20:.0f}"
-    return [TITLES[row.method], groups, *macs, f"{row.seconds.mean:.0f}", memory, f"{factor:g}"]
+    time = [number(row.ms_per_image)] if timed else []
+    return [TITLES[row.method], groups, *macs, *time, f"{row.seconds.mean:.0f}", memory, f"{factor:g}"]
 
 
 def _spread(spread: Spread, signed: bool = False) -> str:

@@ -219,16 +219,10 @@ class Phases:
         except UserError as error:
             raise UserError(f"{path}: {error}; delete it, the run makes it again") from error
         adapter, reporter = self.bench.adapter(tree), self.reporter
-        wanted = self.config.tree
-        if (
-            self.config.method == "branched"
-            and wanted.keep_agreeing
-            and wanted.groups not in (None, [*tree.group_counts])
-        ):
-            counts = "-".join(map(str, tree.group_counts))
-            reporter.say(
-                f"tasks that agree stay together: {counts} groups instead of {'-'.join(map(str, wanted.groups))}"
-            )
+        wanted, counts = self.config.tree, [*tree.group_counts]
+        plans = self.config.method == "branched" and self.bench.start is None
+        if plans and wanted.keep_agreeing and wanted.groups not in (None, counts):
+            reporter.say(f"tasks that agree stay together: groups {counts} instead of {wanted.groups}")
         width = reporter.console.width
         reporter.say(describe_plan(tree, self.bench.spec, adapter, width=width, ascii_only=reporter.ascii_only))
         return tree

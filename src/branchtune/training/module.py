@@ -12,7 +12,7 @@ from torch import Tensor
 
 from branchtune.batch import read_images
 from branchtune.data.sampling import sample_generator
-from branchtune.errors import UserError
+from branchtune.errors import DivergedError, UserError
 from branchtune.evaluation.evaluate import TaskMetrics
 from branchtune.finite import check_finite
 from branchtune.joint import joint_means, joint_step
@@ -68,7 +68,7 @@ class MultiTaskModule(L.LightningModule):
         outputs = self.model(read_images(batch), list(tasks))
         with joint_step():
             losses = task_losses(outputs, batch, tasks)
-        check_finite("loss", losses, batch.get("id", ()), f"at step {self.global_step}", ADVICE)
+        check_finite("loss", losses, batch.get("id", ()), f"at step {self.global_step}", ADVICE, DivergedError)
         for name, loss in losses.items():
             self.train_losses.setdefault(name, []).append(loss.detach())
         weighted = {name: self.model.tasks[name].weight * loss for name, loss in losses.items()}
