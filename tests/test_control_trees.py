@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from branchtune.errors import UserError
@@ -21,8 +23,9 @@ def test_random_trees_are_drawn_without_replacement_and_without_the_planned_one(
     trees = [random_tree(tasks, counts, seed) for seed in range(7)]
     assert len(set(trees)) == 7  # all there are
     assert random_tree(tasks, counts, 7) == trees[0]
-    others = {random_tree(tasks, counts, seed, but=[trees[2]]) for seed in range(6)}
-    assert others == set(trees) - {trees[2]}
+    others = [random_tree(tasks, counts, seed, but=[trees[2]]) for seed in range(7)]
+    assert set(others) == set(trees) - {trees[2]}
+    assert [tree for seed, tree in enumerate(others) if seed != 2] == trees[:2] + trees[3:]
     only = random_tree(tasks, (1, 1, 1, 1), 0)
     assert random_tree(tasks, (1, 1, 1, 1), 0, but=[only]) == only
     assert random_tree(tasks, counts, 20261123) in trees
@@ -32,3 +35,11 @@ def test_random_trees_are_drawn_without_replacement_and_without_the_planned_one(
 def test_counts_that_no_tree_has(counts: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="do not decrease"):
         random_tree(["a", "b", "c", "d"], counts, 0)
+
+
+def test_seeds_whose_planned_trees_differ_have_different_random_trees() -> None:
+    tasks, counts = ["a", "b", "c", "d"], (1, 2, 2, 2)
+    trees = [random_tree(tasks, counts, seed) for seed in range(7)]
+    for planned in itertools.product(trees, repeat=2):  # of the seeds 0 and 1
+        drawn = {random_tree(tasks, counts, seed, but=[tree]) for seed, tree in enumerate(planned)}
+        assert len(drawn) == 2

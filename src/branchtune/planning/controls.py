@@ -1,4 +1,4 @@
-"""Trees that a planned one must beat at the same group counts: random ones, and one planned from negated affinity."""
+"""Trees that a planned one must beat: random ones, and one planned from negated affinity."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def random_tree(tasks: Sequence[str], groups: Sequence[int], seed: int, but: Col
     """A tree with the given number of groups per level, drawn from the top down.
 
     Every split takes one of the groups that can be split, with equal chances, and a random non-empty part of its tasks.
-    Trees are drawn without replacement: the seeds 0 to 63 give different trees as long as there are others, which then
-    come again.
+    Trees are drawn without replacement, in one order whatever `but` holds: the seeds 0 to 63 give different trees as
+    long as there are others, which then come again. A seed whose tree is excluded takes one from the end of the order.
 
     Args:
         tasks: names.
@@ -34,12 +34,14 @@ def random_tree(tasks: Sequence[str], groups: Sequence[int], seed: int, but: Col
     counts = list(groups)
     if not counts or counts != sorted(counts) or not all(1 <= count <= len(tasks) for count in counts):
         raise UserError(f"groups={tuple(groups)}: give counts from 1 to {len(tasks)} that do not decrease")
-    others = list(islice(_different(sorted(tasks), counts, but), _DIFFERENT))
-    return others[seed % len(others)] if others else next(iter(but))
+    order = list(islice(_different(sorted(tasks), counts), _DIFFERENT))
+    first = order[seed % len(order)]
+    others = [tree for tree in reversed(order) if tree not in but]
+    return others[seed % len(others)] if first in but and others else first
 
 
-def _different(tasks: list[str], counts: list[int], but: Collection[TaskTree]) -> Iterator[TaskTree]:
-    draw, known, vain = np.random.default_rng(0), set(but), 0
+def _different(tasks: list[str], counts: list[int]) -> Iterator[TaskTree]:
+    draw, known, vain = np.random.default_rng(0), set[TaskTree](), 0
     while vain < _VAIN:
         tree = _drawn(tasks, counts, draw)
         vain = vain + 1 if tree in known else 0
