@@ -41,7 +41,9 @@ LAYERS = [
     {"evaluation"},
     {"training", "config", "settings", "settings_errors"},
     {"shipping"},
-    {"run", "report"},
+    {"pictures"},
+    {"run"},
+    {"report"},
     {"demo", "comparison", "serving"},
     {"cli"},
 ]
