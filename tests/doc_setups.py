@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 from functools import cache
@@ -69,6 +70,7 @@ def tutorial(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @cache
 def _tutorial() -> Path:
     folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     config = next(block.text for block in blocks(TUTORIAL) if block.title == "rooms.yaml")
     (folder / "rooms.yaml").write_text(config, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:

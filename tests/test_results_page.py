@@ -32,3 +32,7 @@ def test_the_plot_is_not_stale(path: Path) -> None:
     found = re.search(r"<dc:description>(.*?)</dc:description>", plot, re.DOTALL)
     assert found, "run `branchtune compare` again, or branchtune.comparison.pareto.pareto"
     assert found[1] == drawn(Comparison.load(path))
+
+
+def test_the_table_of_nyu_is_what_its_script_prints() -> None:
+    assert script("nyud_dilution").table() in (RESULTS / "nyud" / "README.md").read_text(encoding="utf-8")

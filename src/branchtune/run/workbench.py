@@ -138,13 +138,12 @@ class Workbench:
         """The tree that the configuration asks for: written by hand, planned from `affinity`, or a control."""
         if self.start is not None:
             return self.start.tree
-        planned = self._planned(affinity, self.config.tree.keep_agreeing)
-        counts = self._planned(affinity).group_counts
         if self.config.method == "random":
-            return random_tree(self.names, counts, self.config.seed, but=[planned])
+            planned = self._planned(affinity, self.config.tree.keep_agreeing)
+            return random_tree(self.names, self._planned(affinity).group_counts, self.config.seed, but=[planned])
         if self.config.method == "anti" and affinity is not None:
-            return anti_affinity_tree(affinity, counts)
-        return planned
+            return anti_affinity_tree(affinity, self._planned(affinity).group_counts)
+        return self._planned(affinity, self.config.tree.keep_agreeing)
 
     def _planned(self, affinity: Affinity | None, keep_agreeing: bool = False) -> TaskTree:
         wanted = self.config.tree

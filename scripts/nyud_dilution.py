@@ -1,0 +1,59 @@
+"""What semseg loses by sharing on NYU: its training loss and mIoU, with others in its group and without.
+
+python scripts/nyud_dilution.py
+
+Reads results/nyud: metrics.log (every run's metrics.csv), comparison.json and cut_asked_for.json for the trees. Prints
+the table of its README, which a test holds against it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+NYUD = Path(__file__).resolve().parents[1] / "results" / "nyud"
+TASK = "semseg"
+
+
+def runs() -> dict[str, tuple[float, float]]:
+    """By name of the run its last training loss and mIoU of semseg; without runs that do not train the backbone."""
+    found = {}
+    for part in (NYUD / "metrics.log").read_text(encoding="utf-8").split("== ")[1:]:
+        name, *lines = part.splitlines()
+        rows = [row for row in csv.DictReader(lines) if row["task"] == TASK]
+        if rows and not name.startswith("decoders"):
+            found[name] = float(rows[-1]["train_loss"]), float(rows[-1]["miou"])
+    return found
+
+
+def alone() -> set[str]:
+    """The runs in which semseg has no other task in its group at the last level."""
+    comparison = json.loads((NYUD / "comparison.json").read_text(encoding="utf-8"))
+    cut = json.loads((NYUD / "cut_asked_for.json").read_text(encoding="utf-8"))
+    trees = {r["name"].partition("/")[2]: r["tree"] for results in comparison["runs"].values() for r in results}
+    trees |= {f"cut-asked-for/{r['name'].partition('/')[2]}": r["tree"] for r in cut}
+    return {name for name in runs() if name not in trees or [TASK] in trees[name]["levels"][-1]}
+
+
+def table() -> str:
+    found, own = runs(), alone()
+    lines = ["| semseg in the last level | runs | training loss | mIoU |", "|---|---:|---:|---:|"]
+    for title, names in (
+        ("alone (single, one set per task, {semseg} apart)", own),
+        ("with others", found.keys() - own),
+    ):
+        losses, scores = zip(*(found[name] for name in sorted(names)), strict=True)
+        lines.append(f"| {title} | {len(names)} | {_spread(losses)} | {_spread(scores)} |")
+    correlation = statistics.correlation(*zip(*found.values(), strict=True))
+    note = f"(mean and deviation over runs; correlation of the two over all {len(found)}: {correlation:.2f})"
+    return "\n".join([*lines, "", note])
+
+
+def _spread(values: tuple[float, ...]) -> str:
+    return f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+if __name__ == "__main__":
+    print(table())
