@@ -64,26 +64,56 @@ def test_counts_and_budgets_stop_where_tasks_agree() -> None:
     assert bt.plan(affinity(np.abs(PAIRS)), groups=(1, 2, 4), keep_agreeing=True).group_counts == (1, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("method", "counts"), [("branched", (1,) * 4), ("random", (1, 1, 2, 4)), ("anti", (1, 1, 2, 4))]
-)
-def test_controls_have_the_groups_that_were_asked_for(tmp_path: Path, method: str, counts: tuple[int, ...]) -> None:
-    settings = Settings.load(write_config(tmp_path), ["--tree.keep_agreeing=true", f"--method={method}"])
-    bench = Workbench(settings.config, Reporter.silent())
-    agreeing = Affinity.from_matrix(bench.names, np.ones((4, 4)), bench.spec)
-    assert bench.plan(agreeing).group_counts == counts
+DISAGREEING = {"none": (1, 1, 1, 1), "pairs": (1, 1, 2, 2), "all": (1, 1, 2, 4)}
 
 
-def test_it_is_a_key_of_the_planned_tree_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["branched", "random", "anti"])
+@pytest.mark.parametrize("disagree", DISAGREEING)
+def test_controls_have_the_groups_of_the_plan_or_without_a_fork_those_asked_for(
+    tmp_path: Path, method: str, disagree: str
+) -> None:
+    bench = control(tmp_path, method)
+    counts = (1, 1, 2, 4) if disagree == "none" and method != "branched" else DISAGREEING[disagree]
+    assert bench.plan(matrix(bench, disagree)).group_counts == counts
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_random_tree_is_neither_the_plan_nor_the_cut_that_it_left_out(tmp_path: Path, seed: int) -> None:
+    for groups in ("[1,1,2,2]", "[1,1,2,4]"):
+        bench = control(tmp_path, "random", f"--tree.groups={groups}", f"--seed={seed}")
+        for disagree in ("none", "pairs"):
+            affinity = matrix(bench, disagree)
+            planned = [
+                bt.plan(affinity, groups=json.loads(groups), keep_agreeing=agreeing) for agreeing in (False, True)
+            ]
+            assert bench.plan(affinity) not in planned
+
+
+def control(tmp_path: Path, method: str, *arguments: str) -> Workbench:
+    settings = Settings.load(write_config(tmp_path), ["--tree.keep_agreeing=true", f"--method={method}", *arguments])
+    return Workbench(settings.config, Reporter.silent())
+
+
+def matrix(bench: Workbench, disagree: str) -> Affinity:
+    """Nobody, two pairs, or everybody disagrees; where nobody does, one task agrees less."""
+    sign = {"none": np.ones((4, 4)), "pairs": np.kron([[1, -1], [-1, 1]], np.ones((2, 2))), "all": 2 * np.eye(4) - 1}
+    values = sign[disagree] * 0.5
+    if disagree == "none":
+        values[0, :] = values[:, 0] = 0.2
+    np.fill_diagonal(values, 1.0)
+    return Affinity.from_matrix(bench.names, values, bench.spec)
+
+
+def test_it_is_a_key_of_the_planned_tree_and_its_controls(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    for method in ("branched", "random"):
+    for method in ("branched", "random", "shared"):
         settings = Settings.load(config, [f"--method={method}", f"--name={method}"]).but(output=str(tmp_path / "runs"))
         run = RunDirectory(settings)
         run.path.mkdir(parents=True)
         run.create()
         run.write("tree.json", {})
         changed = settings.but(**{"tree.keep_agreeing": True})
-        if method == "random":
+        if method == "shared":
             RunDirectory(changed)
         else:
             with pytest.raises(UserError, match=r"tree.keep_agreeing=False, this one has tree.keep_agreeing=True"):

@@ -147,7 +147,8 @@ class TreeConfig:
         budget_params: adapter parameters.
         levels: the tree by hand: per level a list of groups, each a list of task names.
         keep_agreeing: part only tasks whose affinity is below zero on average: levels have fewer groups than `groups`
-            says, or than the budget allows, where tasks agree. Random and anti-affinity trees do not heed it.
+            says, or than the budget allows, where tasks agree. Random and anti-affinity trees have as many groups as
+            such a tree, or as many as asked for where it has no fork.
         task_streams: give every task adapters of its own beside the tree, in the last block of each level, which only
             its decoder reads: every branch is then a comb (`Comb`). For LoRA on transformer blocks.
     """
@@ -198,7 +199,8 @@ class RunConfig:
         method: `branched` (planned tree), `shared` (one adapter set), `separate` (one per task), `comb` (a shared
             LoRA and one per task in the last block of each level, MTLoRA), `decoders` (backbone
             frozen, no adapters), `full` (full fine-tuning of the backbone, no adapters). Controls at the group counts
-            of the planned tree: `random` (a tree drawn by the seed) and `anti` (planned from the negated affinity).
+            of the planned tree, or at those asked for where it has no fork: `random` (a tree drawn by the seed) and
+            `anti` (planned from the negated affinity).
         tasks: by name.
         backbone: the frozen backbone.
         data: images and labels.

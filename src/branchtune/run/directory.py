@@ -74,7 +74,7 @@ class RunDirectory:
         """Whether another value of `key` leaves everything as it is that the run has done so far."""
         section = key.partition(".")[0]
         method = self.settings.config.method
-        if section == "tree" and (method not in PLANNED or (method != "branched" and key == "tree.keep_agreeing")):
+        if section == "tree" and method not in PLANNED:
             return True
         begun = next((files for keys, files in PHASE_KEYS.items() if section in keys), None)
         return key in FREE_KEYS or (begun is not None and not any(map(self.has, begun)))

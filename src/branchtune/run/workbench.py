@@ -138,12 +138,15 @@ class Workbench:
         """The tree that the configuration asks for: written by hand, planned from `affinity`, or a control."""
         if self.start is not None:
             return self.start.tree
-        if self.config.method == "random":
-            planned = self._planned(affinity, self.config.tree.keep_agreeing)
-            return random_tree(self.names, self._planned(affinity).group_counts, self.config.seed, but=[planned])
+        planned = self._planned(affinity, self.config.tree.keep_agreeing)
+        if self.config.method == "branched":
+            return planned
+        # A control of a plan without forks would be the same tree: it forks as often as the configuration asks.
+        asked = self._planned(affinity)
+        counts = (asked if planned.group_counts[-1] == 1 else planned).group_counts
         if self.config.method == "anti" and affinity is not None:
-            return anti_affinity_tree(affinity, self._planned(affinity).group_counts)
-        return self._planned(affinity, self.config.tree.keep_agreeing)
+            return anti_affinity_tree(affinity, counts)
+        return random_tree(self.names, counts, self.config.seed, but=[planned, asked])
 
     def _planned(self, affinity: Affinity | None, keep_agreeing: bool = False) -> TaskTree:
         wanted = self.config.tree
