@@ -3,7 +3,8 @@
 python scripts/nyud_dilution.py
 
 Reads results/nyud: metrics.log (every run's metrics.csv), comparison.json and cut_asked_for.json for the trees. Prints
-the table of its README, which a test holds against it.
+the table of its README, which a test holds against it. Trees that turned out equal gave equal numbers: such runs count
+once.
 """
 
 from __future__ import annotations
@@ -38,16 +39,23 @@ def alone() -> set[str]:
 
 
 def table() -> str:
-    found, own = runs(), alone()
-    lines = ["| semseg in the last level | runs | training loss | mIoU |", "|---|---:|---:|---:|"]
-    for title, names in (
-        ("alone (single, one set per task, {semseg} apart)", own),
-        ("with others", found.keys() - own),
-    ):
-        losses, scores = zip(*(found[name] for name in sorted(names)), strict=True)
-        lines.append(f"| {title} | {len(names)} | {_spread(losses)} | {_spread(scores)} |")
-    correlation = statistics.correlation(*zip(*found.values(), strict=True))
-    note = f"(mean and deviation over runs; correlation of the two over all {len(found)}: {correlation:.2f})"
+    own = alone()
+    found = dict(sorted(runs().items()))
+    distinct = {numbers: name for name, numbers in found.items()}
+    once = {name: found[name] for name in distinct.values()}
+    lines = ["| semseg in the last level | rate | runs | training loss | mIoU |", "|---|---:|---:|---:|---:|"]
+    for title, inside in (("alone (single, one set per task, {semseg} apart)", True), ("with others", False)):
+        for rate in ("0.33", "1"):
+            names = [name for name in once if (name in own) == inside and f"-x{rate}" in name]
+            if names:
+                losses, scores = zip(*(once[name] for name in names), strict=True)
+                lines.append(f"| {title} | x {rate} | {len(names)} | {_spread(losses)} | {_spread(scores)} |")
+    at_one = [numbers for name, numbers in once.items() if "-x1" in name]
+    correlations = [statistics.correlation(*zip(*numbers, strict=True)) for numbers in (once.values(), at_one)]
+    note = (
+        f"(mean and deviation over runs; correlation of the two over all {len(once)}: {correlations[0]:.2f}, over the "
+        f"{len(at_one)} at x 1: {correlations[1]:.2f})"
+    )
     return "\n".join([*lines, "", note])
 
 

@@ -138,7 +138,7 @@ def test_verdicts() -> None:
     assert verdict(Spread(1.0, 0.1, 4)) == "ahead"
     assert verdict(Spread(-1.0, 0.1, 4)) == "behind"
     assert verdict(Spread(0.1, 0.4, 4)) == "within noise"
-    assert verdict(Spread(0.0, 0.0, 2)) == "within noise"
+    assert verdict(Spread(0.0, 0.0, 2)) == "identical"
     assert verdict(Spread(1.0, 0.3, 2)) == "within noise"  # 4.7 standard errors are not enough for two seeds
     assert verdict(Spread.of([1.0])) == "one seed: undecided"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from branchtune.cli.main import main
+from branchtune.comparison.outcome import outcome
 from branchtune.comparison.result import Comparison, Tuning
 from compared import METHODS
 from tiny_run import write_config
@@ -39,6 +40,27 @@ def test_rates_of_the_planned_tree_serve_its_controls(compared: Path, comparison
     assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 0
     found = Comparison.load(compared / "runs" / "controls" / "comparison.json")
     assert found.tuning["anti"].factor == comparison.tuning["branched"].factor
+    assert found.notes == ()
+
+
+def test_rates_chosen_on_the_reported_images_are_said(comparison: Comparison) -> None:
+    (note,) = comparison.notes
+    assert note.startswith("The rates were chosen on the val split, which these tables are computed on too")
+    assert note in outcome(comparison).markdown()
+
+
+@pytest.mark.parametrize("tried", [{"1": 0.0, "3": 1.0, "10": 2.0}, {}])
+def test_rates_of_another_grid_are_refused(
+    compared: Path, tmp_path: Path, tried: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((compared / "runs" / "versus" / "comparison.json").read_text())
+    content["tuning"]["branched"]["scores"] = tried
+    rates = tmp_path / "rates.json"
+    rates.write_text(json.dumps(content))
+    arguments = ["--methods=[separate]", "--seeds=[0]", "--grid=[1,3]", f"--rates={rates}", "--quiet", "--name=unequal"]
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert f"'branched' was tuned with the multiples {', '.join(tried) or 'none'}, the grid has 1, 3" in error
 
 
 def test_the_tuned_rate_is_the_one_that_the_method_trains_with(compared: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from branchtune.progress import Reporter
 from branchtune.run.fit import fit
 from branchtune.run.reference import single_task, train_reference
 from branchtune.run.results import Results
+from branchtune.run.workbench import Workbench
 from branchtune.settings import Settings
 
 
@@ -35,12 +36,13 @@ class Comparer:
             the configuration's.
             Random and anti-affinity trees take the rate of the planned tree where that is among the methods.
         reporter: for messages and progress.
-        rates: multiples that were tuned before, by method; these methods are not tuned again. Without a grid, of all.
+        rates: multiples that were tuned before, by method; these methods are not tuned again. Without a grid, of all;
+            beside one, tuned with the same grid.
         workers: runs that are trained at a time, each in a process of its own with its share of the cores.
 
     Raises:
         UserError: an unknown method, no seed, seeds or rates given twice, a rate that is not positive, no worker, some
-            methods tuned and others not.
+            methods tuned and others not, or with another grid.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Comparer:
         untuned = [method for method in (SINGLE, *wanted) if self._tuned_as(method) not in self.rates]
         if rates and not grid and untuned:
             raise UserError(f"rates has none for {untuned[0]!r}, which would be untuned beside the others: give a grid")
+        if grid:
+            _check_same_grid(self.rates, grid)
         self.settings, self.seeds, self.grid, self.reporter = settings, list(seeds), list(grid), reporter
         self.name = settings.config.name
         self.folder = Path(settings.config.output) / self.name
@@ -107,7 +111,17 @@ class Comparer:
             {method: tuning[method] for method in (SINGLE, *order)},
             reference,
             {method: [results.compared_with(reference) for results in runs[method]] for method in order},
+            tuple(self._notes()),
         )
+
+    def _notes(self) -> Iterator[str]:
+        if self.workers > 1:
+            yield f"Training was timed with up to {self.workers} runs at a time."
+        if self.grid and Workbench(self.settings.config, self.reporter).test_split == "val":
+            yield (
+                "The rates were chosen on the val split, which these tables are computed on too, as the data has no "
+                "test split: none of these images is unseen."
+            )
 
     def _grid(self, method: str) -> Sequence[float]:
         """Multiples of the rate that are tried: none where the method's rate is given, or another method's."""
@@ -217,6 +231,18 @@ class Comparer:
             return float(values[-1])
         except (OSError, LookupError, ValueError) as error:
             raise UserError(f"{folder}/metrics.csv has no {headline} of {task!r}: tuning needs validation") from error
+
+
+def _check_same_grid(rates: Mapping[str, Tuning], grid: Sequence[float]) -> None:
+    """Refuse to compare methods of which some had more rates to choose from."""
+    tried = {f"{factor:g}" for factor in grid}
+    for method, tuning in rates.items():
+        if method not in CONTROLS and set(tuning.scores) != tried:
+            before = ", ".join(tuning.scores) or "none"
+            raise UserError(
+                f"rates: {method!r} was tuned with the multiples {before}, the grid has {', '.join(sorted(tried))}: "
+                "methods are compared with equal tuning"
+            )
 
 
 def _run_name(method: str, factor: float, seed: int) -> str:

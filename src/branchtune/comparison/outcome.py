@@ -13,16 +13,26 @@ from branchtune.tables.outcome import Outcome
 
 def outcome(comparison: Comparison) -> Outcome:
     """All tables, with what they count and how to remake them; a record is one method."""
-    first = next(iter(comparison.runs.values()))[0]
-    versions = first.versions
-    code = " at commit " + versions["commit"] if "commit" in versions else ""
-    note = (
+    notes = [
         f"Δm divides by {comparison.reference.id!r} (mean over the same seeds). Made by `{comparison.command}` on "
-        f"{first.hardware}, torch {versions['torch']}, branchtune {versions['branchtune']}{code}."
-    )
+        f"{_provenance(comparison)}.",
+        *comparison.notes,
+    ]
     summary = {row.method: asdict(row) for row in rows(comparison)}
     records = [_record(comparison, row) for row in rows(comparison)]
-    return Outcome(tables(comparison), [note], records, {**comparison.to_json(), "summary": summary})
+    return Outcome(tables(comparison), notes, records, {**comparison.to_json(), "summary": summary})
+
+
+def _provenance(comparison: Comparison) -> str:
+    """Processors, versions and commits of all runs: those that went on later may have others."""
+    runs = [results for by_seed in comparison.runs.values() for results in by_seed]
+    found = [" or ".join(dict.fromkeys(r.hardware for r in runs))]
+    for name in ("torch", "branchtune"):
+        found.append(f"{name} " + " or ".join(dict.fromkeys(r.versions[name] for r in runs)))
+    commits = list(dict.fromkeys(r.versions["commit"] for r in runs if "commit" in r.versions))
+    if commits:
+        found[-1] += f" at commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
+    return ", ".join(found)
 
 
 def _record(comparison: Comparison, row: Row) -> dict[str, Any]:

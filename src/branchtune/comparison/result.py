@@ -42,6 +42,7 @@ class Comparison:
         tuning: by method.
         reference: the mean single-task results that every delta_m divides by.
         runs: by method, the results of every seed.
+        notes: sentences that belong beside the tables.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Comparison:
     tuning: dict[str, Tuning]
     reference: Reference
     runs: dict[str, list[Results]]
+    notes: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write as JSON, under a temporary name that is then renamed."""
@@ -64,6 +66,7 @@ class Comparison:
             "command": self.command,
             "config": self.config,
             "seeds": self.seeds,
+            "notes": list(self.notes),
             "tuning": {m: {"factor": t.factor, "scores": t.scores} for m, t in self.tuning.items()},
             "reference": {"id": reference.id, "metrics": reference.metrics, "settings": reference.settings},
             "runs": {method: [r.to_json() for r in results] for method, results in self.runs.items()},
@@ -92,6 +95,7 @@ class Comparison:
                 {method: Tuning(**values) for method, values in content["tuning"].items()},
                 Reference(**content["reference"]),
                 {m: [Results.from_json(r, str(path)) for r in results] for m, results in content["runs"].items()},
+                tuple(map(str, content.get("notes", ()))),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error}): `branchtune compare` writes it again") from error

@@ -83,6 +83,8 @@ def verdict(spread: Spread) -> str:
     """Whether the 95 % confidence interval of the difference lies on one side of zero, and on which."""
     if math.isnan(spread.error):
         return "one seed: undecided"
+    if spread.mean == spread.deviation == 0:
+        return "identical"  # a planned tree without a fork is the shared set or the comb
     if abs(spread.mean) <= spread.margin:
         return "within noise"
     return "ahead" if spread.mean > 0 else "behind"
