@@ -40,7 +40,7 @@ results-small: $(RUNTIME_STAMP)  ## set up, then remake the scenes table of docs
 	@echo "== results-small: branchtune compare configs/scenes_comparison.yaml, $(WORKERS) runs at a time"
 	@echo "== results-small: in runs/results-small; an interrupted one goes on, delete the folder to begin from nothing"
 	@$(BIN)/python scripts/check_results.py configs/scenes_comparison.yaml results/scenes/comparison.json
-	@$(BIN)/branchtune compare configs/scenes_comparison.yaml --rates=results/scenes/comparison.json \
+	@$(BIN)/branchtune compare configs/scenes_comparison.yaml --rates=results/scenes/tuning.json \
 	  --output=runs/results-small --workers=$(WORKERS) $(ARGS)
 	@$(BIN)/python scripts/check_results.py runs/results-small/scenes/comparison.json results/scenes/comparison.json
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from branchtune.comparison.pareto import drawn
 from branchtune.comparison.result import Comparison
+from branchtune.config import RunConfig
+from branchtune.settings import Settings
 from project_scripts import script
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -32,6 +36,18 @@ def test_the_plot_is_not_stale(path: Path) -> None:
     found = re.search(r"<dc:description>(.*?)</dc:description>", plot, re.DOTALL)
     assert found, "run `branchtune compare` again, or branchtune.comparison.pareto.pareto"
     assert found[1] == drawn(Comparison.load(path))
+
+
+TO_BE_REMADE = pytest.mark.xfail(reason="the scenes table is from before tree.task_streams", strict=True)
+
+
+@pytest.mark.parametrize("name", [pytest.param("scenes", marks=TO_BE_REMADE), "nyud"])
+def test_committed_results_have_the_committed_configuration(name: str) -> None:
+    committed = Comparison.load(RESULTS / name / "comparison.json")
+    keys = {field.name for field in dataclasses.fields(RunConfig)}
+    words = shlex.split(committed.command)
+    overrides = [word for word in words if word.startswith("--") and re.split(r"[.=]", word[2:])[0] in keys]
+    script("check_results").check_configuration(Settings.load(RESULTS.parent / words[2], overrides), committed)
 
 
 def test_the_table_of_nyu_is_what_its_script_prints() -> None:
