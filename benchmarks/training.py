@@ -12,7 +12,7 @@ from benchmarks.bench import Bench, mebibytes
 from benchmarks.limit import FrozenStep
 from benchmarks.memory import resident
 from benchmarks.peers import PeftModels, SharedEncoder
-from benchmarks.step import Step, mean_square
+from benchmarks.step import Step, weighted_square
 from benchmarks.timing import Call
 from benchmarks.workloads import BACKBONES, TREES
 
@@ -72,11 +72,11 @@ def _steps(bench: Bench, name: str, x: Tensor) -> dict[str, tuple[nn.Module, Seq
 
 
 def _all_tasks(bench: Bench, model: nn.Module, x: Tensor) -> Step:
-    return Step(bench, model.parameters(), lambda: mean_square(model(x)))
+    return Step(bench, model.parameters(), lambda: weighted_square(model(x)))
 
 
 def _task_by_task(bench: Bench, model: bt.MultiTaskModel, x: Tensor) -> Step:
-    losses = [lambda task=task: mean_square(model(x, [task])) for task in model.tasks]
+    losses = [lambda task=task: weighted_square(model(x, [task])) for task in model.tasks]
     return Step(bench, model.parameters(), *losses)
 
 
@@ -90,7 +90,7 @@ def _one_after_another(bench: Bench, peft: PeftModels, x: Tensor) -> list[Step]:
 
 
 def _loss_of(peft: PeftModels, task: str, x: Tensor) -> Callable[[], Tensor]:
-    return lambda: mean_square({task: peft.run(task, x)})
+    return lambda: weighted_square({task: peft.run(task, x)})
 
 
 def jointly(bench: Bench, peft: PeftModels, x: Tensor) -> Step:
@@ -101,7 +101,7 @@ def jointly(bench: Bench, peft: PeftModels, x: Tensor) -> Step:
             parameter.requires_grad_(True)
 
     def loss() -> Tensor:
-        value = mean_square(peft(x))
+        value = weighted_square(peft(x))
         train_all()  # switching froze the others, whose gradients would be dropped
         return value
 
