@@ -14,10 +14,14 @@ from branchtune.tables.cells import Cells
 HEAD = """# Benchmark results
 
 Made by `make bench` from the JSON files beside it; [benchmarks/README.md](../README.md) says what is compared and how.
-A value is the median over rounds, with its quartiles; it is `unclear` where the bound lies between them. A MISS links
-the operators of both sides.
+A value is the median over rounds, with its quartiles; it is `unclear` where the bound lies between them. `operations`
+is the same quotient of floating-point operations, where arithmetic decides it. A MISS links the operators of both sides.
 """
-HEADING = ["goal", "wanted", "measured", "quartiles", "verdict"]
+HEADING = ["goal", "wanted", "measured", "quartiles", "operations", "verdict"]
+NOTES = {
+    "training": "Four PEFT models keep four backbones resident, and their memory counts all four; that of one PEFT "
+    "backbone with switched adapters is in the JSON (`held_bytes`).",
+}
 
 
 def page(folder: Path = RESULTS) -> str | None:
@@ -49,6 +53,8 @@ def _device(path: Path) -> str:
     parts = [head]
     for group, entry in results.groups().items():
         parts.append(f"### {group}\n\n{_origin(entry)}")
+        if group in NOTES:
+            parts.append(NOTES[group])
         if entry["error"] is not None:
             parts.append(f"FAILED: `{entry['error'].strip().splitlines()[-1]}`")
         goals = results.goals()[group]
@@ -71,6 +77,7 @@ def _origin(entry: dict[str, Any]) -> str:
 
 def _line(path: Path, goal: Goal) -> list[str]:
     quartiles = "-" if goal.low is None or goal.high is None else f"{goal.low:.3g} to {goal.high:.3g}"
+    counted = "-" if goal.counted is None else f"{goal.counted:.3g}"
     verdict = goal.verdict
     if verdict == "MISS" and goal.what is not None:
         profile = profile_path(path.parent, path.stem, goal.name)
@@ -78,7 +85,7 @@ def _line(path: Path, goal: Goal) -> list[str]:
             verdict = f"[MISS]({profile.relative_to(path.parent).as_posix()})"
         else:
             verdict = "MISS, no profile"
-    return [goal.name, goal.bound, f"{goal.value:.3g}", quartiles, verdict]
+    return [goal.name, goal.bound, f"{goal.value:.3g}", quartiles, counted, verdict]
 
 
 if __name__ == "__main__":

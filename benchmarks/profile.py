@@ -18,11 +18,11 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.bench import Bench, Compared
+from benchmarks.bench import USUAL, Bench, Compared
 from benchmarks.goal import Goal
 from benchmarks.page import profile_path, write_page
 from benchmarks.results import RESULTS, Results
-from benchmarks.timing import Call
+from benchmarks.timing import Call, Effort
 from branchtune.atomic import write_text
 
 ROWS = 30
@@ -47,7 +47,7 @@ class Profiler(Bench):
         return what == self.wanted.what
 
     def compare(
-        self, what: str, calls: Mapping[str, Call], base: str, memory: bool = False, tight: bool = False
+        self, what: str, calls: Mapping[str, Call], base: str, memory: bool = False, effort: Effort = USUAL
     ) -> Compared:
         parts = [f"{side}\n{'=' * len(side)}\n\n{tables(calls[side], self.device)}" for side in self.wanted.sides]
         self.text = "\n\n".join([what, *parts]) + "\n"

@@ -20,6 +20,7 @@ from benchmarks.bench import Bench
 from benchmarks.goal import Goal
 from benchmarks.limit import FrozenStep, FrozenWork, PlainPerGroup
 from benchmarks.memory import peak, resident
+from benchmarks.operations import operations
 from benchmarks.step import weighted_square
 from benchmarks.timing import Effort, Quartiles, by_turns
 from benchmarks.workloads import TREES, tree
@@ -92,6 +93,20 @@ def test_the_loss_of_a_step_has_a_gradient_in_every_channel_of_unit_normals() ->
     weighted_square({"normals": torch.nn.functional.normalize(raw, dim=1)}).backward()
     assert raw.grad is not None
     assert (raw.grad.abs().amax((0, 2, 3)) > 1e-3).all()
+
+
+def test_operations_are_counted_forward_and_backward() -> None:
+    weights, x = torch.ones(4, 5, requires_grad=True), torch.ones(3, 4)
+    assert operations(lambda: x @ weights) == 2 * 3 * 4 * 5
+    assert operations(lambda: (x @ weights).sum().backward()) == 2 * 2 * 3 * 4 * 5
+
+
+def test_a_goal_of_speed_counts_the_operations_of_both_sides() -> None:
+    bench, x = small(), torch.ones(8, 8)
+    calls = {"four": lambda: [x @ x for _ in range(4)], "one": lambda: x @ x}
+    bench.faster("four over one", 2.0, bench.compare("products", calls, base="one"), "four", "one")
+    assert bench.goals[0].counted == 4.0
+    assert Goal.from_json(bench.goals[0].to_json()) == bench.goals[0]
 
 
 def test_shared_memory_is_resident_once() -> None:
