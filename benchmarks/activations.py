@@ -7,7 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import branchtune as bt
 from benchmarks.bench import Bench
-from benchmarks.step import Step, mean_square
+from benchmarks.step import Step, weighted_square
 from benchmarks.workloads import BACKBONES, LORA, TREES
 
 
@@ -49,8 +49,8 @@ def _recomputed(bench: Bench, name: str) -> None:
     x = work.images(batch)
     plain, again = (work.model(name, TREES["1-1-2-4"], checkpoint_levels=levels).train() for levels in (False, True))
     calls = {
-        "plain": Step(bench, plain.parameters(), lambda: mean_square(plain(x))),
-        "recomputed": Step(bench, again.parameters(), lambda: mean_square(again(x))),
+        "plain": Step(bench, plain.parameters(), lambda: weighted_square(plain(x))),
+        "recomputed": Step(bench, again.parameters(), lambda: weighted_square(again(x))),
     }
     found = bench.compare(what, calls, base="plain", memory=True)
     share = found.peaks["recomputed"] / found.peaks["plain"]

@@ -13,12 +13,15 @@ import torch
 
 from benchmarks.goal import Goal
 from benchmarks.memory import peak
+from benchmarks.operations import operations
 from benchmarks.timing import Call, Effort, Quartiles, by_turns
 from benchmarks.workloads import Workloads
 
 USUAL = Effort(seconds=20, least=5, most=41)
 #: for goals within a few hundredths of one
-TIGHT = Effort(seconds=30, least=9, most=81)
+TIGHT = Effort(seconds=20, least=7, most=81)
+#: for what no goal depends on
+BRIEF = Effort(seconds=8, least=3, most=21)
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,15 @@ class Compared:
     what: str
     seconds: dict[str, list[float]]
     peaks: dict[str, int]
+    calls: Mapping[str, Call]
 
     def over(self, above: str, below: str) -> Quartiles:
         """The time of one call over that of another."""
         return Quartiles.quotient(self.seconds[above], self.seconds[below])
+
+    def counted(self, above: str, below: str) -> float:
+        """The same of floating-point operations."""
+        return operations(self.calls[above]) / operations(self.calls[below])
 
 
 class Bench:
@@ -65,16 +73,17 @@ class Bench:
         return True
 
     def compare(
-        self, what: str, calls: Mapping[str, Call], base: str, memory: bool = False, tight: bool = False
+        self, what: str, calls: Mapping[str, Call], base: str, memory: bool = False, effort: Effort = USUAL
     ) -> Compared:
         """Time the calls by turns and note the time of each over that of `base`, and on request its peak of memory.
 
         Args:
-            tight: take more rounds.
+            effort: how many rounds, where they are not fixed for all.
         """
-        effort = Effort.exactly(self.rounds) if self.rounds else TIGHT if tight else USUAL
+        effort = Effort.exactly(self.rounds) if self.rounds else effort
         seconds = by_turns(calls, effort, self.device)
-        found = Compared(what, seconds, {name: peak(call, self.device) for name, call in calls.items() if memory})
+        peaks = {name: peak(call, self.device) for name, call in calls.items() if memory}
+        found = Compared(what, seconds, peaks, calls)
         for name, values in seconds.items():
             ratio = found.over(name, base)
             held = {"peak_bytes": found.peaks[name]} if memory else {}
@@ -96,21 +105,27 @@ class Bench:
         at_least: bool = False,
         of: Compared | None = None,
         sides: tuple[str, ...] = (),
+        counted: float | None = None,
     ) -> None:
-        """Hold a value against a bound; `of` and `sides` are the comparison and the calls that it comes from."""
+        """Hold a value against a bound; `of` and `sides` are the comparison and the calls that it comes from.
+
+        Args:
+            counted: the same quotient of floating-point operations, where it was counted.
+        """
         if isinstance(value, Quartiles):
             middle, low, high = value.median, value.low, value.high
         else:
             middle, low, high = value, None, None
         if not math.isfinite(middle):
             raise ValueError(f"{name}: {middle}")
-        goal = Goal(name, wanted, middle, at_least, low, high, of.what if of else None, sides)
+        goal = Goal(name, wanted, middle, at_least, low, high, of.what if of else None, sides, counted)
         self.goals.append(goal)
         self.say(f"{goal.verdict}  {name}: {goal.value:.3g}, wanted {goal.bound}")
 
     def faster(self, name: str, wanted: float, found: Compared, above: str, below: str) -> None:
-        """The goal that `above` takes at least `wanted` times as long as `below`."""
-        self.goal(name, wanted, found.over(above, below), True, found, (above, below))
+        """The goal that `above` takes at least `wanted` times as long as `below`; their operations are counted, too."""
+        counted = found.counted(above, below)
+        self.goal(name, wanted, found.over(above, below), True, found, (above, below), counted)
 
     def within(self, name: str, wanted: float, found: Compared, above: str, below: str) -> None:
         """The goal that `above` takes at most `wanted` times as long as `below`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import branchtune as bt
 from benchmarks.bench import Bench
-from benchmarks.step import Step, mean_square
+from benchmarks.step import Step, weighted_square
 from benchmarks.workloads import BACKBONES, TREES
 
 
@@ -20,11 +20,13 @@ class Compilation:
     """What compiling a model did.
 
     Attributes:
+        made: the compiled model.
         breaks: where the graph is cut, with the reasons.
         again: graphs compiled for two further batches of the size of the first.
         difference: the largest of outputs, and of gradients if it trains, relative to the largest number of its tensor.
     """
 
+    made: Callable[[Tensor], dict[str, Tensor]]
     breaks: tuple[str, ...]
     again: int
     difference: float
@@ -51,18 +53,16 @@ def _backbone(bench: Bench, name: str, training: bool) -> None:
     bench.goal(f"new compilations for two more batches of one size: {case}", 0, found.again)
     tolerance = 1e-4 if x.dtype == torch.float32 and not (training and bench.device.type == "cuda") else 3e-2
     bench.goal(f"largest relative difference of compiled numbers: {case}", tolerance, found.difference)
-    torch._dynamo.reset()
-    made = torch.compile(model, backend=backend)
     if training:
-        eager, faster = (_step(bench, model, call, x) for call in (model, made))
+        eager, faster = (_step(bench, model, call, x) for call in (model, found.made))
         bench.compare(what, {"eager": eager, "compiled": faster}, base="eager")
     else:
         with torch.no_grad():
-            bench.compare(what, {"eager": lambda: model(x), "compiled": lambda: made(x)}, base="eager")
+            bench.compare(what, {"eager": lambda: model(x), "compiled": lambda: found.made(x)}, base="eager")
 
 
 def _step(bench: Bench, model: bt.MultiTaskModel, call: Callable[[Tensor], dict[str, Tensor]], x: Tensor) -> Step:
-    return Step(bench, model.parameters(), lambda: mean_square(call(x)))
+    return Step(bench, model.parameters(), lambda: weighted_square(call(x)))
 
 
 def subject(bench: Bench, name: str, training: bool) -> bt.MultiTaskModel:
@@ -87,14 +87,14 @@ def examine(model: bt.MultiTaskModel, x: Tensor, backend: str) -> Compilation:
     for factor in (0.5, -1.0):
         _numbers(made, model, factor * x)
     worst = max(_difference(found[key], expected[key]) for key in expected)
-    return Compilation(tuple(str(b.reason) for b in breaks), graphs["unique_graphs"] - before, worst)
+    return Compilation(made, tuple(str(b.reason) for b in breaks), graphs["unique_graphs"] - before, worst)
 
 
 def _numbers(call: Callable[[Tensor], dict[str, Tensor]], model: bt.MultiTaskModel, x: Tensor) -> dict[str, Tensor]:
     outputs = call(x)
     found = {task: output.detach() for task, output in outputs.items()}
     if model.training:
-        mean_square(outputs).backward()
+        weighted_square(outputs).backward()
         found |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         model.zero_grad(set_to_none=True)
     return found

@@ -13,6 +13,7 @@ class Goal:
     Attributes:
         wanted: a bound; `at_least` says on which side of it the value should lie.
         low, high: quartiles of the value over rounds; None where it was counted, not timed.
+        counted: the quotient of floating-point operations beside one of times; None where they were not counted.
         what, sides: the comparison that the value comes from, and the calls of it: what a profile of a miss shows.
     """
 
@@ -24,6 +25,7 @@ class Goal:
     high: float | None = None
     what: str | None = None
     sides: tuple[str, ...] = ()
+    counted: float | None = None
 
     @property
     def verdict(self) -> str:

@@ -8,12 +8,13 @@ from statistics import median
 import torch
 
 import branchtune as bt
-from benchmarks.bench import Bench
+from benchmarks.bench import BRIEF, TIGHT, Bench
 from benchmarks.limit import FrozenWork, PlainPerGroup
 from benchmarks.timing import Call
-from benchmarks.workloads import BACKBONES, TREES
+from benchmarks.workloads import BACKBONES, COMB, TREES
 
 FROZEN = "frozen work"
+NO_LIMIT = 2**60  # bytes: what is held against a bound is the model of costs, not the default limit on copies
 WITH_COMB = ("Swin-T", "ViT-S")  # it needs blocks with a plain MLP
 
 
@@ -34,7 +35,7 @@ def _against_the_limits(bench: Bench, name: str, shape: str, batch: int) -> None
     work, groups = bench.serving, TREES[shape]
     backbone, spec = work.traced(name)
     x, live = work.images(batch), work.model(name, groups)
-    merged, chosen = live.merge(levels="all"), live.merge(batch_size=batch)
+    merged, chosen = live.merge(levels="all"), live.merge(batch_size=batch, memory_limit=NO_LIMIT)
     found = bench.compare(
         what,
         {
@@ -46,7 +47,7 @@ def _against_the_limits(bench: Bench, name: str, shape: str, batch: int) -> None
         },
         base=FROZEN,
         memory=batch == work.batches[-1],
-        tight=True,
+        effort=TIGHT,
     )
     bench.note(what, name="merged where it pays", choices=chosen.describe().splitlines())
     bench.within(f"folded over frozen work: {case}", 1.10, found, "folded, LoRA r=16", FROZEN)
@@ -67,6 +68,6 @@ def _other_ways(bench: Bench, name: str, shape: str, batch: int) -> None:
         "folded, bottleneck": lambda: bottleneck.backbone(x),
         "LoRA, task by task": lambda: [live.backbone(x, [task]) for task in live.tasks],
     }
-    if shape == "1-1-1-1" and name in WITH_COMB:
-        calls["comb"] = partial(work.model(name, groups, bt.Comb(r=16, lora_alpha=32)).backbone, x)
-    bench.compare(what, calls, base=FROZEN, memory=batch == work.batches[-1])
+    if name in WITH_COMB:
+        calls["comb"] = partial(work.model(name, groups, COMB).backbone, x)
+    bench.compare(what, calls, base=FROZEN, memory=batch == work.batches[-1], effort=BRIEF)

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.explained import current_profile, sentences
 from benchmarks.goal import Goal
 from benchmarks.results import RESULTS, Results
 from branchtune.atomic import write_text
@@ -14,10 +15,15 @@ from branchtune.tables.cells import Cells
 HEAD = """# Benchmark results
 
 Made by `make bench` from the JSON files beside it; [benchmarks/README.md](../README.md) says what is compared and how.
-A value is the median over rounds, with its quartiles; it is `unclear` where the bound lies between them. A MISS links
-the operators of both sides.
+A value is the median over rounds, with its quartiles; it is `unclear` where the bound lies between them. `operations`
+is the same quotient of floating-point operations, where arithmetic decides it. What does not pass links a profile of
+both sides at the same commit; why it is missed is said below the table.
 """
-HEADING = ["goal", "wanted", "measured", "quartiles", "verdict"]
+HEADING = ["goal", "wanted", "measured", "quartiles", "operations", "verdict"]
+NOTES = {
+    "training": "Four PEFT models keep four backbones resident, and their memory counts all four; that of one PEFT "
+    "backbone with switched adapters is in the JSON (`held_bytes`).",
+}
 
 
 def page(folder: Path = RESULTS) -> str | None:
@@ -36,12 +42,6 @@ def write_page(folder: Path = RESULTS) -> Path:
     return path
 
 
-def profile_path(folder: Path, device: str, goal: str) -> Path:
-    """Where the profile of a goal lies."""
-    words = "".join(letter if letter.isalnum() else " " for letter in goal.lower()).split()
-    return folder / "profiles" / device / f"{'-'.join(words)}.txt"
-
-
 def _device(path: Path) -> str:
     results = Results(path)
     counts = Counter(goal.verdict for goals in results.goals().values() for goal in goals)
@@ -49,11 +49,17 @@ def _device(path: Path) -> str:
     parts = [head]
     for group, entry in results.groups().items():
         parts.append(f"### {group}\n\n{_origin(entry)}")
+        if group in NOTES:
+            parts.append(NOTES[group])
         if entry["error"] is not None:
             parts.append(f"FAILED: `{entry['error'].strip().splitlines()[-1]}`")
         goals = results.goals()[group]
         if goals:
-            parts.append(Cells("", HEADING, [_line(path, goal) for goal in goals], labels=1).markdown())
+            lines = [_line(path, goal, entry["commit"]) for goal in goals]
+            parts.append(Cells("", HEADING, lines, labels=1).markdown())
+        reasons = _reasons(goals, sentences(path.parent, path.stem))
+        if reasons:
+            parts.append("\n".join(reasons))
     return "\n\n".join(parts) + "\n"
 
 
@@ -69,16 +75,27 @@ def _origin(entry: dict[str, Any]) -> str:
     )
 
 
-def _line(path: Path, goal: Goal) -> list[str]:
+def _line(path: Path, goal: Goal, commit: str | None) -> list[str]:
     quartiles = "-" if goal.low is None or goal.high is None else f"{goal.low:.3g} to {goal.high:.3g}"
-    verdict = goal.verdict
-    if verdict == "MISS" and goal.what is not None:
-        profile = profile_path(path.parent, path.stem, goal.name)
-        if profile.exists():
-            verdict = f"[MISS]({profile.relative_to(path.parent).as_posix()})"
-        else:
-            verdict = "MISS, no profile"
-    return [goal.name, goal.bound, f"{goal.value:.3g}", quartiles, verdict]
+    counted = "-" if goal.counted is None else f"{goal.counted:.3g}"
+    return [goal.name, goal.bound, f"{goal.value:.3g}", quartiles, counted, _verdict(path, goal, commit)]
+
+
+def _verdict(path: Path, goal: Goal, commit: str | None) -> str:
+    if goal.verdict == "pass" or goal.what is None:
+        return goal.verdict
+    profile = current_profile(path, goal, commit)
+    if profile is not None:
+        return f"[{goal.verdict}]({profile.relative_to(path.parent).as_posix()})"
+    return "MISS, no profile" if goal.verdict == "MISS" else goal.verdict
+
+
+def _reasons(goals: list[Goal], said: dict[str, str]) -> list[str]:
+    return [
+        f"- {goal.name}: {said.get(goal.name) or 'not explained yet'}"
+        for goal in goals
+        if goal.verdict == "MISS" or (goal.verdict == "unclear" and said.get(goal.name))
+    ]
 
 
 if __name__ == "__main__":

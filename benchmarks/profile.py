@@ -1,4 +1,4 @@
-"""python -m benchmarks.profile [NAME ...]: where both sides of a goal spend their time; default: every MISS."""
+"""python -m benchmarks.profile [NAME ...]: where both sides of a goal spend their time; default: MISS, unclear."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.bench import Bench, Compared
+from benchmarks.bench import USUAL, Bench, Compared
+from benchmarks.explained import profile_path, unexplained
 from benchmarks.goal import Goal
-from benchmarks.page import profile_path, write_page
+from benchmarks.page import write_page
+from benchmarks.provenance import provenance
 from benchmarks.results import RESULTS, Results
-from benchmarks.timing import Call
+from benchmarks.timing import Call, Effort
 from branchtune.atomic import write_text
 
 ROWS = 30
@@ -47,7 +49,7 @@ class Profiler(Bench):
         return what == self.wanted.what
 
     def compare(
-        self, what: str, calls: Mapping[str, Call], base: str, memory: bool = False, tight: bool = False
+        self, what: str, calls: Mapping[str, Call], base: str, memory: bool = False, effort: Effort = USUAL
     ) -> Compared:
         parts = [f"{side}\n{'=' * len(side)}\n\n{tables(calls[side], self.device)}" for side in self.wanted.sides]
         self.text = "\n\n".join([what, *parts]) + "\n"
@@ -79,6 +81,20 @@ def _python(call: Call) -> str:
     return text.getvalue().strip()
 
 
+def _head(goal: Goal, device: torch.device, small: bool) -> str:
+    """Where the profile comes from; the page links it beside results of the same commit only."""
+    origin = provenance(device, small)
+    used = ", ".join(f"{package} {origin['versions'][package]}" for package in ("torch", "timm", "peft"))
+    lines = {
+        "goal": f"{goal.name}, {goal.bound}; measured {goal.value:.3g}, {goal.verdict}",
+        "commit": origin["commit"],
+        "date": origin["date"],
+        "hardware": f"{origin['hardware']}, {origin['machine']['threads']} threads",
+        "versions": used,
+    }
+    return "\n".join(f"{key}: {text}" for key, text in lines.items())
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of goals, as the page of results has them")
@@ -93,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = set(options.names) - set(goals)
     if unknown:
         parser.error(f"{results.path} has no goal {min(unknown)!r} that compares times or memory: run its group first")
-    names = options.names or [name for name, (_, goal) in goals.items() if goal.verdict == "MISS"]
+    names = options.names or [name for name, (_, goal) in goals.items() if goal.verdict != "pass"]
     warnings.simplefilter("ignore")
     for name in names:
         group, goal = goals[name]
@@ -103,10 +119,12 @@ def main(arguments: list[str] | None = None) -> int:
             importlib.import_module(f"benchmarks.{group}").measure(bench)
         except _Done:
             path = profile_path(results.path.parent, results.path.stem, goal.name)
-            write_text(path, bench.text)
+            write_text(path, f"{_head(goal, device, bench.small)}\n\n{bench.text}")
             print(f"wrote {path}", flush=True)
     if not names:
-        print("no goal is missed")
+        print("all goals that compare times or memory pass")
+    for line in unexplained(results.path):
+        print(line)
     if options.results is None:
         print(f"wrote {write_page()}")
     return 0

@@ -42,12 +42,13 @@ def provenance(device: torch.device, small: bool) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit that is checked out, with "-dirty" where what is measured was changed; None outside of git.
+    """The last commit that changed what is measured, with "-dirty" where it was changed since; None outside of git.
 
-    Unlike `manifest.commit` not where the results alone changed: every group writes them.
+    Later commits of results and documentation leave it as it is: a profile made after them belongs to the results.
     """
-    sources = ["src", "benchmarks", "configs", ":!benchmarks/results"]
-    head, changed = _git("rev-parse", "--short=12", "HEAD"), _git("status", "--porcelain", "--", *sources)
+    sources = ["src", "benchmarks", "configs", ":!benchmarks/results", ":!benchmarks/README.md"]
+    head = _git("log", "-1", "--format=%h", "--abbrev=12", "--", *sources)
+    changed = _git("status", "--porcelain", "--", *sources)
     return f"{head}-dirty" if head and changed else head
 
 

@@ -52,10 +52,13 @@ class Effort:
 
 
 def by_turns(calls: Mapping[str, Call], effort: Effort, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each call in every round, after one round that does not count.
+    """Seconds of each call in every round, after two that do not count.
 
-    The order is reversed in every other round: what runs first finds other caches than what runs last.
+    The first makes what is made once, such as compiled code; the time of the second says how many rounds fit. The order
+    is reversed in every other round: what runs first finds other caches than what runs last.
     """
+    for call in calls.values():
+        call()
     rounds = effort.rounds(sum(_seconds(call, device) for call in calls.values()))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)

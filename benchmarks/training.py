@@ -8,21 +8,28 @@ from functools import partial
 from torch import Tensor, nn
 
 import branchtune as bt
-from benchmarks.bench import Bench, mebibytes
+from benchmarks.bench import BRIEF, Bench, mebibytes
 from benchmarks.limit import FrozenStep
 from benchmarks.memory import resident
 from benchmarks.peers import PeftModels, SharedEncoder
-from benchmarks.step import Step, mean_square
+from benchmarks.step import Step, weighted_square
 from benchmarks.timing import Call
-from benchmarks.workloads import BACKBONES, TREES
+from benchmarks.workloads import BACKBONES, COMB, LORA, TREES
 
 MODELS = "four PEFT models, one after another"
+RECOMPUTED = "ours, blocks recomputed"
+FROZEN = "frozen work, forward and backward"
 SHAPE = TREES["1-1-2-4"]
 
 
 def measure(bench: Bench) -> None:
     for name in BACKBONES:
-        _step(bench, name, bench.training.batches[-1])
+        for batch in bench.training.batches:
+            _step(bench, name, batch)
+    for shape in bench.training.trees:
+        if TREES[shape] != SHAPE:
+            _tree(bench, "Swin-T", shape)
+    _families(bench, "Swin-T")
 
 
 def _step(bench: Bench, name: str, batch: int) -> None:
@@ -33,7 +40,7 @@ def _step(bench: Bench, name: str, batch: int) -> None:
     backbone, spec = work.traced(name)
     steps = _steps(bench, name, x)
     calls: dict[str, Call] = {key: partial(_run, those) for key, (_, those) in steps.items()}
-    calls["frozen work, forward and backward"] = FrozenStep(backbone, spec, SHAPE, x, bench.autocast)
+    calls[FROZEN] = FrozenStep(backbone, spec, SHAPE, x, bench.autocast)
     found = bench.compare(what, calls, base="ours", memory=True)
     held = {}
     for key, (module, those) in steps.items():
@@ -43,13 +50,44 @@ def _step(bench: Bench, name: str, batch: int) -> None:
         bench.note(what, name=key, held_bytes=count, held_over_ours=count / held["ours"])
         bench.say(f"{what:<38} {key:<40} {mebibytes(count)} with what is resident, {count / held['ours']:.2f} of ours")
     bench.faster(f"four PEFT models, one after another, over ours, training step: {case}", 2.2, found, MODELS, "ours")
-    bench.goal(
-        f"peak memory of a training step over that of four resident PEFT models, one after another: {case}",
-        1.0,
-        held["ours"] / held[MODELS],
-        of=found,
-        sides=("ours", MODELS),
-    )
+    for key, how in (("ours", ""), (RECOMPUTED, " with blocks recomputed")):
+        bench.goal(
+            f"peak memory of a training step{how} over that of four resident PEFT models, one after another: {case}",
+            1.0,
+            held[key] / held[MODELS],
+            of=found,
+            sides=(key, MODELS),
+        )
+
+
+def _tree(bench: Bench, name: str, shape: str) -> None:
+    """Another tree than `SHAPE`, against the limit."""
+    work = bench.training
+    batch = work.batches[-1]
+    what = f"training step by tree, {name}, {shape}, batch {batch}"
+    if not bench.wants(what):
+        return
+    x = work.images(batch)
+    backbone, spec = work.traced(name)
+    calls: dict[str, Call] = {FROZEN: FrozenStep(backbone, spec, TREES[shape], x, bench.autocast)}
+    for key, levels in (("ours", False), (RECOMPUTED, True)):
+        calls[key] = _all_tasks(bench, work.model(name, TREES[shape], checkpoint_levels=levels).train(), x)
+    bench.compare(what, calls, base=FROZEN, memory=True, effort=BRIEF)
+
+
+def _families(bench: Bench, name: str) -> None:
+    """Every family of adapters on `SHAPE`, against the limit."""
+    work = bench.training
+    batch = work.batches[-1]
+    what = f"training step by adapter, {name}, batch {batch}"
+    if not bench.wants(what):
+        return
+    x = work.images(batch)
+    backbone, spec = work.traced(name)
+    calls: dict[str, Call] = {FROZEN: FrozenStep(backbone, spec, SHAPE, x, bench.autocast)}
+    for adapter in (LORA, bt.Bottleneck(), COMB):
+        calls[type(adapter).__name__] = _all_tasks(bench, work.model(name, SHAPE, adapter).train(), x)
+    bench.compare(what, calls, base=FROZEN, memory=True, effort=BRIEF)
 
 
 def _steps(bench: Bench, name: str, x: Tensor) -> dict[str, tuple[nn.Module, Sequence[Step]]]:
@@ -62,7 +100,7 @@ def _steps(bench: Bench, name: str, x: Tensor) -> dict[str, tuple[nn.Module, Seq
     four, switched, joint = (PeftModels(backbone, ours, separate=separate).train() for separate in (True, False, False))
     return {
         "ours": (ours, [_all_tasks(bench, ours, x)]),
-        "ours, blocks recomputed": (again, [_all_tasks(bench, again, x)]),
+        RECOMPUTED: (again, [_all_tasks(bench, again, x)]),
         "ours, task by task": (alone, [_task_by_task(bench, alone, x)]),
         MODELS: (four, _one_after_another(bench, four, x)),
         "one PEFT backbone, one after another": (switched, _one_after_another(bench, switched, x)),
@@ -72,11 +110,11 @@ def _steps(bench: Bench, name: str, x: Tensor) -> dict[str, tuple[nn.Module, Seq
 
 
 def _all_tasks(bench: Bench, model: nn.Module, x: Tensor) -> Step:
-    return Step(bench, model.parameters(), lambda: mean_square(model(x)))
+    return Step(bench, model.parameters(), lambda: weighted_square(model(x)))
 
 
 def _task_by_task(bench: Bench, model: bt.MultiTaskModel, x: Tensor) -> Step:
-    losses = [lambda task=task: mean_square(model(x, [task])) for task in model.tasks]
+    losses = [lambda task=task: weighted_square(model(x, [task])) for task in model.tasks]
     return Step(bench, model.parameters(), *losses)
 
 
@@ -90,7 +128,7 @@ def _one_after_another(bench: Bench, peft: PeftModels, x: Tensor) -> list[Step]:
 
 
 def _loss_of(peft: PeftModels, task: str, x: Tensor) -> Callable[[], Tensor]:
-    return lambda: mean_square({task: peft.run(task, x)})
+    return lambda: weighted_square({task: peft.run(task, x)})
 
 
 def jointly(bench: Bench, peft: PeftModels, x: Tensor) -> Step:
@@ -101,7 +139,7 @@ def jointly(bench: Bench, peft: PeftModels, x: Tensor) -> Step:
             parameter.requires_grad_(True)
 
     def loss() -> Tensor:
-        value = mean_square(peft(x))
+        value = weighted_square(peft(x))
         train_all()  # switching froze the others, whose gradients would be dropped
         return value
 

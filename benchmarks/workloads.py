@@ -16,6 +16,7 @@ BACKBONES = {"Swin-T": "swin_tiny_patch4_window7_224", "ViT-S": "vit_small_patch
 TREES = {"1-1-1-1": (1, 1, 1, 1), "1-1-2-4": (1, 1, 2, 4), "1-2-3-4": (1, 2, 3, 4), "4-4-4-4": (4, 4, 4, 4)}
 TASKS = ("semseg", "depth", "normals", "edge")
 LORA = bt.LoRA(r=16, lora_alpha=32)
+COMB = bt.Comb(r=16, lora_alpha=32)
 
 #: constructor arguments that shrink a family to the time that a test has
 SHRUNKEN: dict[str, dict[str, Any]] = {

@@ -16,6 +16,9 @@ from benchmarks.compiled import examine, subject
 from benchmarks.results import Results
 from benchmarks.workloads import BACKBONES
 
+#: with inductor's decompositions, whose rounding shows whether numbers are compared with anything
+BACKEND = "aot_eager_decomp_partition"
+
 
 def runs(group: str, out: Path) -> None:
     assert command.main([group, "--small", "--rounds", "2", "--device", "cpu", "--out", str(out)]) == 0
@@ -42,7 +45,7 @@ def test_every_group_runs(tmp_path: Path, group: str) -> None:
 def test_compiling_cuts_no_graph_and_changes_no_number(name: str, training: bool) -> None:
     bench = Bench(torch.device("cpu"), 2, small=True)
     with torch.set_grad_enabled(training):
-        found = examine(subject(bench, name, training), bench.training.images(2), backend="eager")
+        found = examine(subject(bench, name, training), bench.training.images(2), BACKEND)
     assert not found.breaks
     assert found.again == 0
-    assert found.difference < 1e-5
+    assert 0 < found.difference < 1e-4

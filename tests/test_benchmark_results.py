@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import __main__ as command
 from benchmarks import page, profile
+from benchmarks import provenance as origins
 from benchmarks.bench import Bench
+from benchmarks.explained import unexplained
 from benchmarks.provenance import provenance
 from benchmarks.results import RESULTS, Results
 
@@ -45,7 +48,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in GROUPS:
         monkeypatch.setitem(sys.modules, f"benchmarks.{name}", group(name))
     monkeypatch.setattr(command, "commit", lambda: "abc")
-    monkeypatch.setattr(command, "provenance", lambda *args: provenance(*args) | {"commit": "abc"})
+    for module in (command, profile):
+        monkeypatch.setattr(module, "provenance", lambda *args: provenance(*args) | {"commit": "abc"})
     return found
 
 
@@ -97,6 +101,29 @@ def test_resuming_skips_what_was_done_at_this_commit(
     assert not dirty.done("first", "def-dirty", 2)
 
 
+def test_the_commit_is_the_last_that_changed_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(*files: str) -> str:
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text(file)
+        git("add", "."), git("commit", "-m", "more")
+        return git("rev-parse", "--short=12", "HEAD")
+
+    monkeypatch.setattr(origins, "ROOT", tmp_path)
+    assert origins.commit() is None
+    git("init")
+    measured = commit("src/a.py", "benchmarks/b.py", "configs/c.yaml")
+    assert origins.commit() == measured
+    assert commit("benchmarks/results/cpu.json", "docs/d.md") != measured
+    assert origins.commit() == measured
+    (tmp_path / "benchmarks" / "b.py").write_text("other")
+    assert origins.commit() == f"{measured}-dirty"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -119,10 +146,62 @@ def test_a_miss_is_profiled_and_the_page_links_it(tmp_path: Path, runs: dict[str
     link = re.search(r"\[MISS\]\((.+?)\)", str(page.page(tmp_path)))
     assert link is not None
     text = (tmp_path / link[1]).read_text(encoding="utf-8")
+    head = text.split("\n\n")[0].splitlines()
+    assert [line.split(": ")[0] for line in head] == ["goal", "commit", "date", "hardware", "versions"]
+    assert head[:2] == ["goal: first: long over short, at most 0; measured 2, MISS", "commit: abc"]
     assert "aten::ones" in text
     assert text.index("long\n====") < text.index("short\n=====")
     with pytest.raises(SystemExit):
         profile.main(["no such goal", "--device", "cpu", "--results", str(out)])
+
+
+def test_a_profile_of_another_commit_is_not_linked(
+    tmp_path: Path, runs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cpu.json"
+    run(out, "first")
+    monkeypatch.setattr(profile, "provenance", lambda *args: provenance(*args) | {"commit": "abcd"})
+    assert profile.main(["--device", "cpu", "--results", str(out)]) == 0
+    assert "MISS, no profile" in str(page.page(tmp_path))
+    assert "cpu: a miss without a profile at abc: first: long over short" in list(unexplained(out))
+
+
+def test_what_is_unclear_is_profiled_too(tmp_path: Path, runs: dict[str, Any]) -> None:
+    out = tmp_path / "cpu.json"
+    run(out, "first")
+    entry = Results(out).groups()["first"]
+    entry["goals"][0] |= {"low": -1.0, "high": 3.0}
+    Results(out).put("first", entry)
+    assert "| unclear |" in str(page.page(tmp_path))
+    assert profile.main(["--device", "cpu", "--results", str(out)]) == 0
+    assert "[unclear](profiles/cpu/first-long-over-short.txt)" in str(page.page(tmp_path))
+
+
+def test_a_miss_needs_a_sentence(tmp_path: Path, runs: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    out, name = tmp_path / "cpu.json", "first: long over short"
+    run(out, "first")
+    unsaid = f"cpu: explanations.yaml does not say why this is missed: {name}"
+    assert profile.main(["--device", "cpu", "--results", str(out)]) == 0
+    assert unsaid in capsys.readouterr().out
+    assert list(unexplained(out)) == [unsaid]
+    assert f"- {name}: not explained yet" in str(page.page(tmp_path))
+    (tmp_path / "explanations.yaml").write_text(f'cpu: {{"{name}": more numbers, "gone": it was}}\n')
+    assert list(unexplained(out)) == ["cpu: explanations.yaml explains what is no goal: gone"]
+    assert f"- {name}: more numbers" in str(page.page(tmp_path))
+
+
+def test_a_counted_miss_needs_the_sentence_alone(tmp_path: Path, runs: dict[str, Any]) -> None:
+    out = tmp_path / "cpu.json"
+    run(out, "first")
+    entry = Results(out).groups()["first"]
+    entry["goals"][0] |= {"what": None, "sides": []}
+    Results(out).put("first", entry)
+    assert [line.split(":")[1] for line in unexplained(out)] == [" explanations.yaml does not say why this is missed"]
+    assert "| MISS |" in str(page.page(tmp_path))
+
+
+def test_every_committed_miss_is_explained() -> None:
+    assert [line for path in RESULTS.glob("*.json") for line in unexplained(path)] == []
 
 
 def test_the_page_of_results_is_not_stale() -> None:

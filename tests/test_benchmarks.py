@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from benchmarks.bench import Bench
 from benchmarks.goal import Goal
 from benchmarks.limit import FrozenStep, FrozenWork, PlainPerGroup
 from benchmarks.memory import peak, resident
+from benchmarks.operations import operations
+from benchmarks.step import weighted_square
 from benchmarks.timing import Effort, Quartiles, by_turns
 from benchmarks.workloads import TREES, tree
 
@@ -57,12 +60,19 @@ def test_quotients_are_taken_round_by_round() -> None:
     assert Quartiles.quotient([1.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == Quartiles(2.0, 1.5, 2.5)
 
 
-def test_calls_run_by_turns_and_the_first_round_does_not_count() -> None:
+def test_calls_run_by_turns_and_the_first_two_rounds_do_not_count() -> None:
     order: list[str] = []
     calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
     seconds = by_turns(calls, Effort.exactly(2), torch.device("cpu"))
-    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]
     assert [len(values) for values in seconds.values()] == [2, 2]
+
+
+def test_what_is_made_once_does_not_cost_rounds() -> None:
+    """As compiling does: the first call must not say how many rounds fit."""
+    left = [0.6]
+    seconds = by_turns({"a": lambda: time.sleep(left.pop() if left else 0.001)}, Effort(1.0, 2, 5), torch.device("cpu"))
+    assert len(seconds["a"]) == 5
 
 
 def test_long_rounds_are_repeated_less_often() -> None:
@@ -76,6 +86,27 @@ def test_peak_memory_is_what_is_held_at_a_time() -> None:
             torch.empty(1000, dtype=torch.float64).fill_(1.0)
 
     assert peak(call, torch.device("cpu")) == 8000
+
+
+def test_the_loss_of_a_step_has_a_gradient_in_every_channel_of_unit_normals() -> None:
+    raw = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    weighted_square({"normals": torch.nn.functional.normalize(raw, dim=1)}).backward()
+    assert raw.grad is not None
+    assert (raw.grad.abs().amax((0, 2, 3)) > 1e-3).all()
+
+
+def test_operations_are_counted_forward_and_backward() -> None:
+    weights, x = torch.ones(4, 5, requires_grad=True), torch.ones(3, 4)
+    assert operations(lambda: x @ weights) == 2 * 3 * 4 * 5
+    assert operations(lambda: (x @ weights).sum().backward()) == 2 * 2 * 3 * 4 * 5
+
+
+def test_a_goal_of_speed_counts_the_operations_of_both_sides() -> None:
+    bench, x = small(), torch.ones(8, 8)
+    calls = {"four": lambda: [x @ x for _ in range(4)], "one": lambda: x @ x}
+    bench.faster("four over one", 2.0, bench.compare("products", calls, base="one"), "four", "one")
+    assert bench.goals[0].counted == 4.0
+    assert Goal.from_json(bench.goals[0].to_json()) == bench.goals[0]
 
 
 def test_shared_memory_is_resident_once() -> None:

@@ -184,6 +184,14 @@ def test_only_a_folder_of_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds 'notes.txt', which no PEFT export wrote"):
         bt.export_peft(tokens_model(), out, overwrite=True)
     assert names(out) == ["b", "notes.txt"]
+    (out / "notes.txt").rename(out / "b" / "notes.txt")
+    with pytest.raises(UserError, match=r"holds 'b/notes.txt', which no PEFT export wrote: choose another folder"):
+        bt.export_peft(tokens_model(), out, overwrite=True)
+    assert names(out / "b") == sorted([*FILES, "notes.txt"])
+    (out / "b" / "notes.txt").unlink()
+    (out / "b" / "decoder.safetensors").unlink()
+    with pytest.raises(UserError, match=r"holds 'b', which no PEFT export wrote"):
+        bt.export_peft(tokens_model(), out, overwrite=True)
     with pytest.raises(UserError, match="unknown task 'd'"):
         bt.export_peft(tokens_model(), tmp_path / "new", tasks=["d"])
     with pytest.raises(UserError, match=r"tasks=3: pass a list of names, such as \['b'\]"):

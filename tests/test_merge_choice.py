@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,10 +45,18 @@ def test_memory_bounds_the_copies() -> None:
     assert merged_levels(MODEL.merge(batch_size=MANY, memory_limit=0)) == [0, 1]
     tight = MODEL.merge(batch_size=MANY, memory_limit=of_level[3] - 1)
     assert merged_levels(tight) == [0, 1, 2]
-    assert "are beyond the 0.3 MB that all copies may take" in str(tight.choices[3])
+    assert "are beyond the 0.2 MB left of 0.3 MB that all copies may take" in str(tight.choices[3])
     with pytest.raises(bt.UserError, match="copies of the weights take 294,912 bytes, memory_limit is 294,911: raise"):
         MODEL.merge("all", memory_limit=sum(of_level.values()) - 1)
     assert merged_levels(MODEL.merge("all", memory_limit=sum(of_level.values()))) == [0, 1, 2, 3]
+
+
+def test_a_level_that_memory_has_no_room_for_says_what_is_left() -> None:
+    fact = LevelFacts(0, 2, 4, 0, 10**9, 10**8, 0, parameters=10**7, size=4)
+    facts = [replace(fact, level=level) for level in range(2)]
+    merged, live = choose(facts, None, 5 * 10**7, MANY, "cpu", 0)
+    assert merged.merged
+    assert live.reason == "copies of 40.0 MB are beyond the 10.0 MB left of 50.0 MB that all copies may take"
 
 
 def test_the_text_says_what_was_copied_and_saved_and_why() -> None:

@@ -108,7 +108,10 @@ def test_folders_without_images_and_of_another_version(finished: Path, images: P
     [
         {"images": {"../precious": ["x", 0, 0]}},
         {"images": [["a", 0, 0]]},
-        {"tasks": ["depth", "/etc/x"]},
+        {"files": {"../precious": ["depth.npy"]}},
+        {"files": {"a": ["depth.npy", "../precious.depth.npy"]}},
+        {"files": {"a": {"depth.npy": 1}}},
+        {"files": None},
         {"sheets": {"a/b": ["beside", "depth"]}},
         {"model": "other"},
     ],
@@ -120,11 +123,41 @@ def test_a_damaged_record_deletes_nothing(
     precious.touch()
     out = images.parent / "out"
     out.mkdir()
-    record = {"format": 2, "model": {"x": "y"}, "tasks": ["depth"], "images": {}, "sheets": {}, **wrong}
+    record = {"format": 3, "model": {"x": "y"}, "images": {}, "files": {}, "sheets": {}, **wrong}
     (out / "predictions.json").write_text(json.dumps(record))
     assert call(finished, images, "--overwrite") == 2
     assert "predictions.json is damaged" in capsys.readouterr().err
     assert precious.exists()
+
+
+def test_files_of_somebody_else_are_no_predictions(finished: Path, images: Path, capsys: Printed) -> None:
+    out = images.parent / "out"
+    out.mkdir()
+    truth = {"a.depth.npy", "a.depth.png"}
+    for name in truth:
+        (out / name).write_text("mine")
+    message = "a.depth.npy is there and was not made by predict: rename it, or choose another folder"
+    for arguments in ([], ["--overwrite"], ["--overwrite"]):
+        assert call(finished, images, "--tasks=[depth]", *arguments) == 2
+        assert message in capsys.readouterr().err
+        assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(truth, "mine")
+    assert call(finished, images, "--tasks=[normals]") == 0
+    assert call(finished, images, "--tasks=[normals,depth]", "--overwrite") == 2
+    assert message in capsys.readouterr().err
+    (images / "a.png").write_bytes(encoded(pixels(40, 60, seed=1)))
+    assert call(finished, images, "--tasks=[normals]", "--overwrite") == 0
+    assert {name: (out / name).read_text() for name in truth} == dict.fromkeys(truth, "mine")
+
+
+def test_scores_of_somebody_else_are_kept(finished: Path, images: Path, capsys: Printed) -> None:
+    assert call(finished, images, "--tasks=[semseg]") == 0
+    scores = images.parent / "out" / "a.semseg.scores.npy"
+    scores.write_text("mine")
+    assert call(finished, images, "--tasks=[semseg]", "--scores") == 2
+    assert "a.semseg.scores.npy is there and was not made by predict" in capsys.readouterr().err
+    (images / "a.png").write_bytes(encoded(pixels(40, 60, seed=1)))
+    assert call(finished, images, "--tasks=[semseg]", "--overwrite") == 0
+    assert scores.read_text() == "mine"
 
 
 def test_names_of_every_sort_and_images_that_cannot_be_read(finished: Path, images: Path, capsys: Printed) -> None:

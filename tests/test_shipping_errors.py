@@ -108,6 +108,30 @@ def test_the_configuration(
     assert "adapter_config.json: " in refused(message, out, backbone=backbone)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["adapter"].update({"class": "branchtune.Newer"}), r"branchtune.Newer cannot be imported"),
+        (lambda c: c["adapter"]["args"].update(rank=1), r"branchtune.LoRA does not take these arguments"),
+        (lambda c: c.update(quantised=True), r"unknown key 'quantised'"),
+    ],
+)
+def test_a_model_of_a_newer_version(
+    out: Path, backbone: nn.Module, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    edit_config(out, change)
+    assert "saved by" not in refused(message, out, backbone=backbone)
+    for version, said in [("0.0.9", False), ("0.10.0", True), ("99.1rc1", True), ("unknown", False), (None, False)]:
+        edit_config(out, lambda c, version=version: c.update(branchtune_version=version))
+        clause = f" (saved by branchtune {version}, this is {bt.__version__}: update branchtune)"
+        assert refused(message, out, backbone=backbone).endswith(clause) == said
+
+
+def test_a_model_of_a_newer_version_loads_where_it_can(out: Path, backbone: nn.Module) -> None:
+    edit_config(out, lambda c: c.update(branchtune_version="99.0.0"))
+    bt.MultiTaskModel.from_pretrained(out, backbone=backbone)
+
+
 @pytest.mark.parametrize("text", ["", '{"format": 1, "tas', "[]", "\xff"])
 def test_a_configuration_that_is_no_json_object(out: Path, text: str) -> None:
     (out / "adapter_config.json").write_bytes(text.encode("latin-1"))

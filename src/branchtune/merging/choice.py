@@ -159,9 +159,13 @@ def _automatic(facts: Sequence[LevelFacts], limit: int, batch: int, device: str)
         if needed <= left:
             left -= needed
         else:
-            reason = f"copies of {needed / 1e6:.1f} MB are beyond the {limit / 1e6:.1f} MB that all copies may take"
-            found[level] = _choice(by_level[level], False, "", reason)
+            found[level] = _choice(by_level[level], False, "", _beyond(needed, left, limit))
     return tuple(found[fact.level] for fact in facts)
+
+
+def _beyond(needed: int, left: int, limit: int) -> str:
+    needs, has, may = (f"{count / 1e6:.1f} MB" for count in (needed, left, limit))
+    return f"copies of {needs} are beyond the {has} left of {may} that all copies may take"
 
 
 def _choice(fact: LevelFacts, merged: bool, why_merged: str, why_live: str) -> LevelChoice:

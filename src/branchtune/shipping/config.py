@@ -22,6 +22,7 @@ from branchtune.errors import UserError, unknown
 from branchtune.model import MultiTaskModel
 from branchtune.shipping.classes import describe, rebuild
 from branchtune.shipping.files import ADAPTERS, DECODERS
+from branchtune.shipping.newer_version import newer_version
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
 
@@ -106,8 +107,16 @@ class ModelConfig:
 
         Raises:
             UserError: a newer format, the configuration of something else, a key that is missing, unknown or of the
-                wrong type, a class that cannot be imported.
+                wrong type, a class that cannot be imported; it says so where a newer version has saved it.
         """
+        _check_format(data.get("format"))
+        try:
+            return cls._read(data)
+        except UserError as error:
+            raise UserError(f"{error}{newer_version(data.get('branchtune_version'))}") from error
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> ModelConfig:
         _check_keys(data)
         try:
             config = cls(
@@ -171,12 +180,15 @@ class ModelConfig:
         )
 
 
-def _check_keys(data: dict[str, Any]) -> None:
-    version = data.get("format")
+def _check_format(version: Any) -> None:
     if isinstance(version, int) and version > FORMAT:
         raise UserError(
             f"format {version} is newer than this version of branchtune reads ({FORMAT}): update branchtune"
         )
+
+
+def _check_keys(data: dict[str, Any]) -> None:
+    version = data.get("format")
     if "peft_type" in data:
         raise UserError("this is an adapter of PEFT, not a model of branchtune: load it with peft")
     known = {"format", "branchtune_version", "backbone"} | {f.name for f in fields(ModelConfig)} - {"source"}

@@ -128,7 +128,10 @@ def _check_replaceable(path: Path) -> None:
     """Only a folder that holds nothing but what this export writes is replaced."""
     if not path.is_dir():
         return
+    written = {CONFIG, ADAPTER, DECODER, CARD}
     for entry in path.iterdir():
-        files = {file.name for file in entry.iterdir()} if entry.is_dir() else set()
-        if not {CONFIG, ADAPTER, DECODER} <= files:
-            raise UserError(f"{path} holds {entry.name!r}, which no PEFT export wrote: choose another folder")
+        found = {file.name for file in entry.iterdir()} if entry.is_dir() else set()
+        if found != written:
+            foreign = [f"{entry.name}/{name}" for name in sorted(found - written)]
+            name = foreign[0] if foreign else entry.name
+            raise UserError(f"{path} holds {name!r}, which no PEFT export wrote: choose another folder")
