@@ -15,6 +15,7 @@ from branchtune.report.page.axes import Axes
 from branchtune.report.page.chart import Series, line_chart
 from branchtune.report.page.error_map import error_map, written
 from branchtune.report.page.picture_data import LIMIT, PictureWriter
+from branchtune.report.page.scatter import Mark, scatter_chart
 from branchtune.report.page.svg import element, mixed, ticks
 from branchtune.report.page.tree_svg import THICK, THIN, thickness
 
@@ -59,6 +60,13 @@ def test_zero_has_a_place_on_a_logarithmic_axis() -> None:
     places = [axes.x(value) for value in (0, 1000, 100_000)]
     assert places == sorted(places)
     assert all(math.isfinite(place) for place in places)
+
+
+def test_the_zero_of_the_axis_has_no_minus_beside_its_point() -> None:
+    marks = [Mark(10.0, -1e-9, None, Series("single-task", [], "red")), Mark(20.0, 1.0, 0.5, Series("b", [], "blue"))]
+    svg = str(scatter_chart("Δm %", "MACs", marks, [], str).svg)
+    assert "<title>single-task: +0.00 at 10</title>" in svg
+    assert "Δm % against MACs: single-task: +0.00 at 10; b: +1.00 at 20" in svg
 
 
 def test_errors_of_every_kind_of_target() -> None:

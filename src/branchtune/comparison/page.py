@@ -18,7 +18,7 @@ from branchtune.report.page.scatter import Mark, scatter_chart
 from branchtune.report.page.svg import colour
 from branchtune.report.page.write import NAME as PAGE
 from branchtune.tables.cells import Cells
-from branchtune.tables.numbers import count
+from branchtune.tables.numbers import count, signed
 
 NAME = "comparison.json"
 
@@ -107,7 +107,7 @@ def rates(comparison: Comparison) -> Cells:
 
 
 def _score(score: float | None) -> str:
-    return "diverged" if score is None else f"{score:+.2f}"
+    return "diverged" if score is None else signed(score)
 
 
 def _mean_first(cells: Cells) -> Cells:
