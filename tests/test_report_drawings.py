@@ -10,10 +10,13 @@ import pytest
 import torch
 
 import branchtune as bt
+from affinity_cases import made_up_spec
+from branchtune.affinity import Affinity
 from branchtune.pictures.colour import error_picture, picture, target_picture
 from branchtune.report.page.axes import Axes
 from branchtune.report.page.chart import Series, line_chart
 from branchtune.report.page.error_map import error_map, written
+from branchtune.report.page.heat import HeatCell, heat_maps, plain_cosines
 from branchtune.report.page.picture_data import LIMIT, PictureWriter
 from branchtune.report.page.scatter import Mark, scatter_chart
 from branchtune.report.page.svg import element, mixed, ticks
@@ -67,6 +70,36 @@ def test_the_zero_of_the_axis_has_no_minus_beside_its_point() -> None:
     svg = str(scatter_chart("Δm %", "MACs", marks, [], str).svg)
     assert "<title>single-task: +0.00 at 10</title>" in svg
     assert "Δm % against MACs: single-task: +0.00 at 10; b: +1.00 at 20" in svg
+
+
+def measured(values: dict[tuple[int, int], float], error: float, names: str = "abc") -> Affinity:
+    """Pairs that are not named have a measured value of 0.5, like the tasks with themselves."""
+    matrix = np.full((len(names), len(names)), 0.5)
+    for (a, b), value in values.items():
+        matrix[a, b] = matrix[b, a] = value
+    errors = np.full_like(matrix, error)
+    return Affinity(tuple(names), matrix, matrix[None], errors, errors[None], made_up_spec([(100, 8)]))
+
+
+def cells(affinity: Affinity) -> dict[str, HeatCell]:
+    overall = heat_maps(affinity)[0].rows
+    return {pair: overall["abc".index(pair[0])]["abc".index(pair[1])] for pair in ("aa", "ab", "ac", "bc")}
+
+
+def test_a_pair_within_its_standard_error_is_marked_as_unclear() -> None:
+    found = cells(measured({(0, 1): -0.015, (0, 2): 0.0211}, error=0.02))
+    assert {pair: cell.unclear for pair, cell in found.items()} == {"aa": False, "ab": True, "ac": False, "bc": False}
+    assert [found["ab"].text, found["ac"].text] == ["0.00", "0.00"]
+    assert found["ab"].title == "a – b, all levels: 0.00, measured -0.015 ± 0.020, within its standard error"
+    assert not cells(measured({(0, 1): 0.0}, error=float("nan")))["ab"].unclear
+
+
+def test_small_affinities_have_no_minus_before_a_zero() -> None:
+    affinity = measured({(0, 1): -0.0012}, error=0.001)
+    assert cells(affinity)["ab"].text == "0.00"
+    assert ": 0.00, measured -0.0012 ± 0.0010" in cells(affinity)["ab"].title
+    _, rows = plain_cosines(measured({(0, 1): -0.0001}, error=0.02))
+    assert rows[1] == ["a – b", "0.000 ± 0.020", "0.000 ± 0.020"]
 
 
 def test_errors_of_every_kind_of_target() -> None:

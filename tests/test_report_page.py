@@ -31,6 +31,12 @@ def copied(finished: Path, name: str) -> Path:
     return run
 
 
+def changed(run: Path, **values: object) -> None:
+    """With other values in its results."""
+    path = run / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 def page(run: Path) -> str:
     return (run / "report.html").read_text(encoding="utf-8")
 
@@ -57,6 +63,18 @@ def test_the_table_has_the_numbers_of_the_results(finished: Path) -> None:
     html = page(run.path)
     for count in results.parameters.values():
         assert count == 0 or f"{count:,}" in html or count == results.parameters["frozen"]
+
+
+@pytest.mark.parametrize("method", ["random", "anti"])
+def test_the_dendrogram_of_a_control_is_that_of_the_planned_tree(finished: Path, method: str) -> None:
+    assert "dendrogram that the plan cuts" in page(run_of(finished))
+    run = copied(finished, f"control-{method}")
+    changed(run, method=method)
+    assert main(["report", str(run), "--quiet"]) == 0
+    html = page(run)
+    assert "dendrogram of the planned tree; this run’s tree is a control" in html
+    assert "as a planned tree takes it (this run’s tree is a control)" in html
+    assert "that the plan cuts" not in html
 
 
 def test_the_drawing_has_the_widths_of_the_counts(finished: Path) -> None:
