@@ -15,11 +15,12 @@ from branchtune.affinity import Affinity
 from branchtune.pictures.colour import error_picture, picture, target_picture
 from branchtune.report.page.axes import Axes
 from branchtune.report.page.chart import Series, line_chart
+from branchtune.report.page.dendrogram_svg import LETTER, dendrogram_drawing
 from branchtune.report.page.error_map import error_map, written
 from branchtune.report.page.heat import HeatCell, heat_maps, plain_cosines
 from branchtune.report.page.picture_data import LIMIT, PictureWriter
 from branchtune.report.page.scatter import Mark, scatter_chart
-from branchtune.report.page.svg import element, mixed, ticks
+from branchtune.report.page.svg import element, mixed, ticks, told_apart
 from branchtune.report.page.tree_svg import THICK, THIN, thickness
 
 
@@ -43,6 +44,12 @@ def test_ticks_are_round_numbers_inside(low: float, high: float, expected: list[
     found = ticks(low, high)
     assert set(found) >= set(expected)
     assert all(low <= tick <= high for tick in found)
+
+
+def test_ticks_that_are_close_are_written_apart() -> None:
+    assert told_apart([0.05070, 0.05071, 0.05072]) == ["0.0507", "0.05071", "0.05072"]
+    assert told_apart([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
+    assert told_apart([]) == []
 
 
 def test_a_line_goes_through_its_points() -> None:
@@ -100,6 +107,20 @@ def test_small_affinities_have_no_minus_before_a_zero() -> None:
     assert ": 0.00, measured -0.0012 ± 0.0010" in cells(affinity)["ab"].title
     _, rows = plain_cosines(measured({(0, 1): -0.0001}, error=0.02))
     assert rows[1] == ["a – b", "0.000 ± 0.020", "0.000 ± 0.020"]
+
+
+@pytest.mark.parametrize("length", [3, 20, 60])
+def test_names_of_tasks_stay_inside_the_dendrogram(length: int) -> None:
+    name = "n" * length
+    affinity = measured({}, 0.1)
+    svg = ElementTree.fromstring(
+        str(dendrogram_drawing(Affinity.from_matrix([name, "b", "c"], affinity.overall, affinity.spec)))
+    )
+    shown = [found for found in svg.iter("text") if str(found.text).startswith("nn")]
+    assert len(shown) == 1
+    assert float(shown[0].get("x", 0)) >= LETTER * len(str(shown[0].text))
+    assert name in [found.text for found in svg.iter("title")]
+    assert name in str(svg.get("aria-label"))
 
 
 def test_errors_of_every_kind_of_target() -> None:

@@ -14,6 +14,7 @@ from branchtune.comparison.result import Comparison
 from branchtune.comparison.tables import tables
 from branchtune.data.nyud import NYUDFiles
 from branchtune.progress import Reporter
+from branchtune.report.page.curves import run_curves
 from branchtune.report.page.gallery import make_gallery
 from branchtune.report.page.run_data import read_run
 from branchtune.report.page.tables import headline_table
@@ -63,6 +64,13 @@ def test_the_table_has_the_numbers_of_the_results(finished: Path) -> None:
     html = page(run.path)
     for count in results.parameters.values():
         assert count == 0 or f"{count:,}" in html or count == results.parameters["frozen"]
+
+
+def test_metrics_keep_their_names_in_the_table_of_the_curves(finished: Path) -> None:
+    table = run_curves(read_run(run_of(finished))).table
+    assert table is not None
+    names = [row[1] for row in table.body if row[0] == "normals"]
+    assert names == ["training loss", "validation loss", "mean_angle"]
 
 
 @pytest.mark.parametrize("method", ["random", "anti"])

@@ -99,10 +99,11 @@ def _table(run: RunData) -> Cells | None:
     body = []
     for task in run.tasks:
         rows, metric = run.metrics.get(task, []), run.results.headline[task]
-        for key, higher in (("train_loss", False), ("val_loss", False), (metric, run.results.higher_is_better[task])):
+        losses = (("training loss", "train_loss", False), ("validation loss", "val_loss", False))
+        for title, key, higher in (*losses, (metric, metric, run.results.higher_is_better[task])):
             line = points(rows, key)
             if line:
                 best = (max if higher else min)(line, key=lambda point: point[1])
                 at = f"{short(best[1])} (epoch {best[0]:.0f})"
-                body.append([task, key.replace("_", " "), short(line[0][1]), at, short(line[-1][1])])
+                body.append([task, title, short(line[0][1]), at, short(line[-1][1])])
     return Cells("", ["task", "value", "first", "best", "last"], body) if body else None
