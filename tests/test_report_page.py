@@ -15,6 +15,7 @@ from branchtune.comparison.tables import tables
 from branchtune.data.nyud import NYUDFiles
 from branchtune.progress import Reporter
 from branchtune.report.page.curves import run_curves
+from branchtune.report.page.data_words import evaluated_each
 from branchtune.report.page.gallery import make_gallery
 from branchtune.report.page.run_data import read_run
 from branchtune.report.page.tables import headline_table
@@ -64,6 +65,22 @@ def test_the_table_has_the_numbers_of_the_results(finished: Path) -> None:
     html = page(run.path)
     for count in results.parameters.values():
         assert count == 0 or f"{count:,}" in html or count == results.parameters["frozen"]
+
+
+def test_the_results_say_which_images_they_are_computed_on(finished: Path) -> None:
+    html = page(run_of(finished))
+    assert "The headline metric of every task, on 2 images of split “val”." in html
+    assert "<dd>nyud; 4 train, 2 val images</dd>" in html
+
+
+def test_runs_computed_on_different_images_are_told_apart() -> None:
+    images = [{"train": 9, "val": 2, "test": 5}, {"train": 9, "val": 2}, {"val": 2}, {}]
+    assert evaluated_each(images[:1], ["this run"]) == "5 images of split “test”"
+    assert evaluated_each(images[1:3], ["b", "c"]) == "2 images of split “val”"
+    assert evaluated_each(images[3:], ["d"]) == ""
+    assert evaluated_each(images, ["a", "b", "c", "d"]) == (
+        "5 images of split “test” (a) and 2 images of split “val” (b, c) and images not counted (d)"
+    )
 
 
 def test_metrics_keep_their_names_in_the_table_of_the_curves(finished: Path) -> None:
@@ -186,9 +203,8 @@ def test_what_is_wrong_with_a_run_is_named(
 
 def test_several_runs_stand_beside_each_other(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = copied(finished, "other")
-    content = json.loads((other / "results.json").read_text())
-    content |= {"name": "other", "reference": "r", "gains": {t: 1.5 for t in content["headline"]}, "delta_m": 1.5}
-    (other / "results.json").write_text(json.dumps(content))
+    gains = dict.fromkeys(Results.load(other / "results.json").headline, 1.5)
+    changed(other, name="other", reference="r", gains=gains, delta_m=1.5)
     (other / "conflict.csv").unlink()
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(run_of(finished)), str(other), "--quiet"]) == 0
@@ -196,7 +212,29 @@ def test_several_runs_stand_beside_each_other(finished: Path, tmp_path: Path, mo
     assert html.count('<th scope="col">other</th>') >= 2
     assert html.count('aria-label="drawing of the tree') == 2
     assert "+1.50" in html
+    assert '<th scope="row">backbone</th><td>test_vit</td><td>test_vit</td>' in html
+    assert '<th scope="row">image size</th><td>32×32</td><td>32×32</td>' in html
+    assert '<th scope="row">method</th><td>branched</td><td>branched</td>' in html
+    assert "on 2 images of split “val”." in html
+    assert "Affinity, and best and worst cases, are in each run’s own report." in html
     assert main(["report", str(other), str(SCENES), "--quiet"]) == 2
+
+
+def test_runs_with_other_headlines_have_the_same_metric_in_a_row(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first, other = run_of(finished), copied(finished, "other-headline")
+    results = Results.load(other / "results.json")
+    changed(other, name="other-headline", headline=results.headline | {"depth": "delta1"})
+    row = next(row for row in headline_table([read_run(first), read_run(other)]).body if row[0] == "depth")
+    assert row[1:] == ["rmse ↓", *[number(results.metrics["depth"]["rmse"])] * 2]
+    assert main(["report", str(first), str(other), "--quiet", f"--out={tmp_path / 'both.html'}"]) == 0
+    changed(other, metrics=results.metrics | {"depth": {"delta1": 0.5, "loss": 1.0}})
+    capsys.readouterr()
+    assert main(["report", str(first), str(other), "--quiet", f"--out={tmp_path / 'both.html'}"]) == 2
+    error = capsys.readouterr().err
+    assert "run 'other-headline' has no rmse of 'depth', by which the run beside it is judged: give runs of" in error
+    assert error.count("\n") == 1
 
 
 def test_a_comparison_has_its_tables(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from branchtune.report.page.chart import Chart, Point, Series, line_chart
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.svg import colour, short
 from branchtune.tables.cells import Cells
+from branchtune.tables.numbers import arrow
 
 #: the rows of a metrics.csv by task
 Metrics = Mapping[str, Sequence[Mapping[str, float]]]
@@ -71,7 +72,7 @@ def several_curves(
 
 
 def _head(task: str, metric: str, higher: bool) -> str:
-    return f"{task}: {metric} {'↑' if higher else '↓'}"
+    return f"{task}: {metric} {arrow(higher)}"
 
 
 def _groups(heads: Sequence[Chart | None], losses: Sequence[Chart | None]) -> list[Charts]:
