@@ -102,6 +102,23 @@ def test_the_dendrogram_of_a_control_is_that_of_the_planned_tree(finished: Path,
     assert "that the plan cuts" not in html
 
 
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [("LossFails", "ZeroDivisionError: no pixel is valid"), ("PredictionFails", "KeyError: 'scale'")],
+)
+def test_a_task_of_a_users_own_that_raises_leaves_out_the_gallery_alone(
+    finished: Path, task: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(finished, f"raises-{task}")
+    for file in (run / "config.yaml", run / "model" / "adapter_config.json"):
+        file.write_text(file.read_text().replace("branchtune.Depth", f"own_tasks.{task}"))
+    assert main(["report", str(run), "--quiet"]) == 0
+    assert f"no gallery: {reason}\n" in capsys.readouterr().out
+    html = page(run)
+    assert f"No gallery: {reason.replace(chr(39), '&#39;')}</p>" in html
+    assert "Gradient conflict" in html
+
+
 def test_the_drawing_has_the_widths_of_the_counts(finished: Path) -> None:
     run = read_run(run_of(finished))
     costs = {node.key: cost.parameters for node, cost in run.cost.nodes}
