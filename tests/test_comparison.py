@@ -48,6 +48,16 @@ def test_the_report_shows_the_runs_of_the_first_seed(compared: Path) -> None:
     assert len(html.encode()) < 5e6
 
 
+def test_the_report_says_what_the_comparison_holds_for(compared: Path, comparison: Comparison) -> None:
+    html = (compared / "runs" / "versus" / "report.html").read_text(encoding="utf-8")
+    assert "<dt>backbone</dt><dd>test_vit</dd>" in html
+    assert "<dt>image size</dt><dd>32×32</dd>" in html
+    assert "<dt>data</dt><dd>nyud; 4 train, 2 val images</dd>" in html
+    assert "Metrics are computed on 2 images of split “val”." in html
+    assert comparison.notes
+    assert all(f'<p class="note">{note}</p>' in html for note in comparison.notes)
+
+
 def test_the_report_leaves_out_runs_that_are_not_whole_or_not_of_this_comparison(
     compared: Path, comparison: Comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +172,7 @@ def test_bad_input(argument: str, expected: str, tmp_path: Path, capsys: pytest.
 
 def test_a_damaged_comparison_is_named(compared: Path, tmp_path: Path) -> None:
     content = json.loads((compared / "runs" / "versus" / "comparison.json").read_text())
-    for change, expected in (({"format": 99}, "newer"), ({"runs": 3}, "damaged")):
+    for change, expected in (({"format": 99}, "newer"), ({"runs": 3}, "damaged"), ({"config": {}}, "damaged")):
         path = tmp_path / "comparison.json"
         path.write_text(json.dumps({**content, **change}))
         with pytest.raises(UserError, match=expected):

@@ -10,12 +10,17 @@ import pytest
 import torch
 
 import branchtune as bt
+from affinity_cases import made_up_spec
+from branchtune.affinity import Affinity
 from branchtune.pictures.colour import error_picture, picture, target_picture
 from branchtune.report.page.axes import Axes
 from branchtune.report.page.chart import Series, line_chart
+from branchtune.report.page.dendrogram_svg import LETTER, dendrogram_drawing
 from branchtune.report.page.error_map import error_map, written
+from branchtune.report.page.heat import HeatCell, heat_maps, plain_cosines
 from branchtune.report.page.picture_data import LIMIT, PictureWriter
-from branchtune.report.page.svg import element, mixed, ticks
+from branchtune.report.page.scatter import Mark, scatter_chart
+from branchtune.report.page.svg import element, mixed, ticks, told_apart
 from branchtune.report.page.tree_svg import THICK, THIN, thickness
 
 
@@ -41,6 +46,12 @@ def test_ticks_are_round_numbers_inside(low: float, high: float, expected: list[
     assert all(low <= tick <= high for tick in found)
 
 
+def test_ticks_that_are_close_are_written_apart() -> None:
+    assert told_apart([0.05070, 0.05071, 0.05072]) == ["0.0507", "0.05071", "0.05072"]
+    assert told_apart([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
+    assert told_apart([]) == []
+
+
 def test_a_line_goes_through_its_points() -> None:
     chart = line_chart("loss", [Series("a", [(1, 2.0), (2, 1.0), (3, 1.5)], "red"), Series("empty", [], "blue")])
     assert chart is not None
@@ -59,6 +70,57 @@ def test_zero_has_a_place_on_a_logarithmic_axis() -> None:
     places = [axes.x(value) for value in (0, 1000, 100_000)]
     assert places == sorted(places)
     assert all(math.isfinite(place) for place in places)
+
+
+def test_the_zero_of_the_axis_has_no_minus_beside_its_point() -> None:
+    marks = [Mark(10.0, -1e-9, None, Series("single-task", [], "red")), Mark(20.0, 1.0, 0.5, Series("b", [], "blue"))]
+    svg = str(scatter_chart("Δm %", "MACs", marks, [], str).svg)
+    assert "<title>single-task: +0.00 at 10</title>" in svg
+    assert "Δm % against MACs: single-task: +0.00 at 10; b: +1.00 at 20" in svg
+
+
+def measured(values: dict[tuple[int, int], float], error: float, names: str = "abc") -> Affinity:
+    """Pairs that are not named have a measured value of 0.5, like the tasks with themselves."""
+    matrix = np.full((len(names), len(names)), 0.5)
+    for (a, b), value in values.items():
+        matrix[a, b] = matrix[b, a] = value
+    errors = np.full_like(matrix, error)
+    return Affinity(tuple(names), matrix, matrix[None], errors, errors[None], made_up_spec([(100, 8)]))
+
+
+def cells(affinity: Affinity) -> dict[str, HeatCell]:
+    overall = heat_maps(affinity)[0].rows
+    return {pair: overall["abc".index(pair[0])]["abc".index(pair[1])] for pair in ("aa", "ab", "ac", "bc")}
+
+
+def test_a_pair_within_its_standard_error_is_marked_as_unclear() -> None:
+    found = cells(measured({(0, 1): -0.015, (0, 2): 0.0211}, error=0.02))
+    assert {pair: cell.unclear for pair, cell in found.items()} == {"aa": False, "ab": True, "ac": False, "bc": False}
+    assert [found["ab"].text, found["ac"].text] == ["0.00", "0.00"]
+    assert found["ab"].title == "a – b, all levels: 0.00, measured -0.015 ± 0.020, within its standard error"
+    assert not cells(measured({(0, 1): 0.0}, error=float("nan")))["ab"].unclear
+
+
+def test_small_affinities_have_no_minus_before_a_zero() -> None:
+    affinity = measured({(0, 1): -0.0012}, error=0.001)
+    assert cells(affinity)["ab"].text == "0.00"
+    assert ": 0.00, measured -0.0012 ± 0.0010" in cells(affinity)["ab"].title
+    _, rows = plain_cosines(measured({(0, 1): -0.0001}, error=0.02))
+    assert rows[1] == ["a – b", "0.000 ± 0.020", "0.000 ± 0.020"]
+
+
+@pytest.mark.parametrize("length", [3, 20, 60])
+def test_names_of_tasks_stay_inside_the_dendrogram(length: int) -> None:
+    name = "n" * length
+    affinity = measured({}, 0.1)
+    svg = ElementTree.fromstring(
+        str(dendrogram_drawing(Affinity.from_matrix([name, "b", "c"], affinity.overall, affinity.spec)))
+    )
+    shown = [found for found in svg.iter("text") if str(found.text).startswith("nn")]
+    assert len(shown) == 1
+    assert float(shown[0].get("x", 0)) >= LETTER * len(str(shown[0].text))
+    assert name in [found.text for found in svg.iter("title")]
+    assert name in str(svg.get("aria-label"))
 
 
 def test_errors_of_every_kind_of_target() -> None:

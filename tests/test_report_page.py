@@ -14,11 +14,14 @@ from branchtune.comparison.result import Comparison
 from branchtune.comparison.tables import tables
 from branchtune.data.nyud import NYUDFiles
 from branchtune.progress import Reporter
+from branchtune.report.page.curves import run_curves
+from branchtune.report.page.data_words import evaluated_each
 from branchtune.report.page.gallery import make_gallery
 from branchtune.report.page.run_data import read_run
 from branchtune.report.page.tables import headline_table
 from branchtune.report.page.tree_svg import THICK
 from branchtune.run.results import Results
+from branchtune.settings import resolved
 from branchtune.tables.numbers import number
 from finished_run import run_of
 
@@ -29,6 +32,12 @@ def copied(finished: Path, name: str) -> Path:
     run = run_of(finished, name)
     shutil.copytree(run_of(finished), run)
     return run
+
+
+def changed(run: Path, **values: object) -> None:
+    """With other values in its results."""
+    path = run / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def page(run: Path) -> str:
@@ -57,6 +66,58 @@ def test_the_table_has_the_numbers_of_the_results(finished: Path) -> None:
     html = page(run.path)
     for count in results.parameters.values():
         assert count == 0 or f"{count:,}" in html or count == results.parameters["frozen"]
+
+
+def test_the_results_say_which_images_they_are_computed_on(finished: Path) -> None:
+    html = page(run_of(finished))
+    assert "The headline metric of every task, on 2 images of split “val”." in html
+    assert "<dd>nyud; 4 train, 2 val images</dd>" in html
+
+
+def test_runs_computed_on_different_images_are_told_apart() -> None:
+    images = [{"train": 9, "val": 2, "test": 5}, {"train": 9, "val": 2}, {"val": 2}, {}]
+    assert evaluated_each(images[:1], ["this run"]) == "5 images of split “test”"
+    assert evaluated_each(images[1:3], ["b", "c"]) == "2 images of split “val”"
+    assert evaluated_each(images[3:], ["d"]) == ""
+    assert evaluated_each(images, ["a", "b", "c", "d"]) == (
+        "5 images of split “test” (a) and 2 images of split “val” (b, c) and images not counted (d)"
+    )
+
+
+def test_metrics_keep_their_names_in_the_table_of_the_curves(finished: Path) -> None:
+    table = run_curves(read_run(run_of(finished))).table
+    assert table is not None
+    names = [row[1] for row in table.body if row[0] == "normals"]
+    assert names == ["training loss", "validation loss", "mean_angle"]
+
+
+@pytest.mark.parametrize("method", ["random", "anti"])
+def test_the_dendrogram_of_a_control_is_that_of_the_planned_tree(finished: Path, method: str) -> None:
+    assert "dendrogram that the plan cuts" in page(run_of(finished))
+    run = copied(finished, f"control-{method}")
+    changed(run, method=method)
+    assert main(["report", str(run), "--quiet"]) == 0
+    html = page(run)
+    assert "dendrogram of the planned tree; this run’s tree is a control" in html
+    assert "as a planned tree takes it (this run’s tree is a control)" in html
+    assert "that the plan cuts" not in html
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [("LossFails", "ZeroDivisionError: no pixel is valid"), ("PredictionFails", "KeyError: 'scale'")],
+)
+def test_a_task_of_a_users_own_that_raises_leaves_out_the_gallery_alone(
+    finished: Path, task: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(finished, f"raises-{task}")
+    for file in (run / "config.yaml", run / "model" / "adapter_config.json"):
+        file.write_text(file.read_text().replace("branchtune.Depth", f"own_tasks.{task}"))
+    assert main(["report", str(run), "--quiet"]) == 0
+    assert f"no gallery: {reason}\n" in capsys.readouterr().out
+    html = page(run)
+    assert f"No gallery: {reason.replace(chr(39), '&#39;')}</p>" in html
+    assert "Gradient conflict" in html
 
 
 def test_the_drawing_has_the_widths_of_the_counts(finished: Path) -> None:
@@ -160,9 +221,8 @@ def test_what_is_wrong_with_a_run_is_named(
 
 def test_several_runs_stand_beside_each_other(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = copied(finished, "other")
-    content = json.loads((other / "results.json").read_text())
-    content |= {"name": "other", "reference": "r", "gains": {t: 1.5 for t in content["headline"]}, "delta_m": 1.5}
-    (other / "results.json").write_text(json.dumps(content))
+    gains = dict.fromkeys(Results.load(other / "results.json").headline, 1.5)
+    changed(other, name="other", reference="r", gains=gains, delta_m=1.5)
     (other / "conflict.csv").unlink()
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(run_of(finished)), str(other), "--quiet"]) == 0
@@ -170,7 +230,29 @@ def test_several_runs_stand_beside_each_other(finished: Path, tmp_path: Path, mo
     assert html.count('<th scope="col">other</th>') >= 2
     assert html.count('aria-label="drawing of the tree') == 2
     assert "+1.50" in html
+    assert '<th scope="row">backbone</th><td>test_vit</td><td>test_vit</td>' in html
+    assert '<th scope="row">image size</th><td>32×32</td><td>32×32</td>' in html
+    assert '<th scope="row">method</th><td>branched</td><td>branched</td>' in html
+    assert "on 2 images of split “val”." in html
+    assert "Affinity, and best and worst cases, are in each run’s own report." in html
     assert main(["report", str(other), str(SCENES), "--quiet"]) == 2
+
+
+def test_runs_with_other_headlines_have_the_same_metric_in_a_row(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first, other = run_of(finished), copied(finished, "other-headline")
+    results = Results.load(other / "results.json")
+    changed(other, name="other-headline", headline=results.headline | {"depth": "delta1"})
+    row = next(row for row in headline_table([read_run(first), read_run(other)]).body if row[0] == "depth")
+    assert row[1:] == ["rmse ↓", *[number(results.metrics["depth"]["rmse"])] * 2]
+    assert main(["report", str(first), str(other), "--quiet", f"--out={tmp_path / 'both.html'}"]) == 0
+    changed(other, metrics=results.metrics | {"depth": {"delta1": 0.5, "loss": 1.0}})
+    capsys.readouterr()
+    assert main(["report", str(first), str(other), "--quiet", f"--out={tmp_path / 'both.html'}"]) == 2
+    error = capsys.readouterr().err
+    assert "run 'other-headline' has no rmse of 'depth', by which the run beside it is judged: give runs of" in error
+    assert error.count("\n") == 1
 
 
 def test_a_comparison_has_its_tables(tmp_path: Path) -> None:
@@ -185,3 +267,23 @@ def test_a_comparison_has_its_tables(tmp_path: Path) -> None:
     assert "No gallery: the runs are not in the folder of the comparison." in html
     assert ">{depth normals semseg} {edge parts saliency}</td>" in html
     assert '<th scope="col">ms</th>' in html
+
+
+def test_a_comparison_says_what_it_holds_for(tmp_path: Path) -> None:
+    content = json.loads((SCENES / "comparison.json").read_text())
+    last = content["runs"]["decoders"][-1]
+    last["hardware"] = "another machine"
+    last["versions"] |= {"timm": "0.0.1", "commit": "0123456789"}
+    content["notes"] = ["A <sentence> of its own."]
+    (tmp_path / "comparison.json").write_text(json.dumps(content))
+    assert main(["report", str(tmp_path), "--quiet"]) == 0
+    html = page(tmp_path)
+    assert '<p class="note">A &lt;sentence&gt; of its own.</p>' in html
+    train, val, test = (resolved(content["config"])[f"data.{split}_size"] for split in ("train", "val", "test"))
+    assert "<dt>backbone</dt><dd>scenes_swin</dd>" in html
+    assert "<dt>image size</dt><dd>128×128</dd>" in html
+    assert f"<dt>data</dt><dd>scenes; {train} train, {val} val, {test} test images</dd>" in html
+    assert f"Metrics are computed on {test} images of split “test”." in html
+    assert " or another machine, " in html
+    assert " or 0.0.1, " in html
+    assert re.search(r" at commits? [^<]*0123456789</dd>", html)

@@ -94,6 +94,18 @@ def test_a_metric_without_label_is_a_dash_and_has_no_delta_m(tmp_path: Path) -> 
     assert math.isnan(Results.load(tmp_path / "results.json").heads["edge"])
 
 
+def test_columns_with_other_headlines_have_the_same_metric_in_a_row() -> None:
+    other = replace(
+        results(),
+        headline={**results().headline, "normals": "median_angle"},
+        metrics={**results().metrics, "normals": {"median_angle": 11.0, "mean_angle": 22.0, "loss": 1.0}},
+    )
+    lines = printed([Column("a", results()), Column("b", other)], None)
+    assert next(line for line in lines if "normals" in line).split() == ["normals", "mean_angle", "↓", "24.31", "22.00"]
+    with pytest.raises(UserError, match="run 'x' has no median_angle of 'normals', by which the run beside it is"):
+        comparison([Column("b", other), Column("a", results())], None)
+
+
 def test_delta_m_is_the_mean_gain_with_the_sign_of_each_metric() -> None:
     compared = results(1.1).compared_with(REFERENCE)
     assert compared.gains == pytest.approx({"semseg": 10.0, "normals": -10.0, "edge": 10.0})

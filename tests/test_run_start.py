@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -94,6 +96,20 @@ def test_removing_writes_a_finished_run(finished: Path, removed: Path, capsys: p
     assert "is finished" in capsys.readouterr().out
     assert main(["evaluate", str(removed), "--quiet"]) == 0
     assert "edge" not in capsys.readouterr().out
+
+
+def test_both_end_with_a_table_in_a_format_of_ones_choice(
+    finished: Path, removed: Path, added: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["remove-task", str(run_of(finished)), "edge", "--name=removed", "--quiet", "--format=json"]) == 0
+    captured = capsys.readouterr()
+    assert [run["name"] for run in json.loads(captured.out)["runs"]] == ["tiny", "removed"]
+    assert f"wrote {removed}" in captured.err
+    assert main(["add-task", str(removed), EDGE, *PLACE, "--name=added", "--quiet", "--format=csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {row["run"] for row in rows if row["task"] == "edge"} == {"added"}
+    assert {row["run"] for row in rows if row["task"] == "depth"} == {"added", "removed"}
 
 
 def test_adding_trains_what_is_new_and_keeps_the_rest(removed: Path, added: Path) -> None:

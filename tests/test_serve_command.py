@@ -12,11 +12,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
 
 from branchtune.cli.main import main
+from branchtune.data.nyud import NYUDFiles
 from branchtune.errors import UserError
 from branchtune.serving.examples import folder_examples
 from branchtune.serving.loading import check_servable, load_served
@@ -120,7 +122,9 @@ def test_a_saved_models_folder(tmp_path: Path) -> None:
         load_served(tmp_path / "saved")
 
 
-def test_a_run_knows_its_backbone_and_its_images(finished: Path, tmp_path: Path) -> None:
+def test_a_run_knows_its_backbone_and_its_images(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UserError, match="--backbone_checkpoint is for a saved model's folder"):
         load_served(run_of(finished), backbone_checkpoint="file")
     run = tmp_path / "run"
@@ -128,6 +132,18 @@ def test_a_run_knows_its_backbone_and_its_images(finished: Path, tmp_path: Path)
     config = run / "config.yaml"
     config.write_text(config.read_text().replace(str(finished.parent / "nyud"), str(tmp_path / "gone")))
     assert list(load_served(run).examples) == []
+    assert re.match(r"no images to try: .*gone", capsys.readouterr().err)
+
+
+def test_data_of_a_users_own_that_cannot_be_read_leave_a_server_without_images(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(self: NYUDFiles, id_: str) -> NoReturn:
+        raise KeyError("image")
+
+    monkeypatch.setattr(NYUDFiles, "read", read)
+    assert list(load_served(run_of(finished)).examples) == []
+    assert capsys.readouterr().err == "no images to try: KeyError: 'image'\n"
 
 
 def test_examples_of_a_folder(tmp_path: Path) -> None:

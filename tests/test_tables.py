@@ -12,6 +12,7 @@ from rich.console import Console
 
 from branchtune.progress import Reporter
 from branchtune.tables.cells import Cells
+from branchtune.tables.numbers import number, signed
 from branchtune.tables.outcome import Outcome
 from branchtune.tables.sparkline import sparkline
 
@@ -39,6 +40,10 @@ def test_brackets_are_text_and_no_markup() -> None:
     names = ["wall [/b]", "[red]door[/red]"]
     text = "\n".join(printed(Cells("", ["class", "[b]share"], [[name, "1"] for name in names]), 80))
     assert all(name in text for name in [*names, "[b]share"])
+
+
+def test_what_rounds_to_zero_has_no_minus() -> None:
+    assert [number(-0.0004), signed(-0.004), signed(-0.0), signed(-0.006)] == ["0.000", "+0.00", "+0.00", "-0.01"]
 
 
 def test_markdown_is_a_github_table() -> None:

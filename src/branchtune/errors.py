@@ -43,3 +43,15 @@ def check_instance(what: str, value: Any, kind: type, example: str) -> None:
     if isinstance(value, type):
         raise UserError(f"{what}={value.__name__} is a class: pass an instance, such as {example}")
     raise UserError(f"{what}={value!r} is of type {type(value).__name__}: pass an instance, such as {example}")
+
+
+def reason_of(error: Exception) -> str:
+    """Why something was left out, in one line: the message, after its type where it was not written to be read alone.
+
+    >>> reason_of(UserError("no such image: give another")), reason_of(KeyError("depth"))
+    ('no such image: give another', "KeyError: 'depth'")
+    """
+    text, kind = " ".join(str(error).split()), type(error).__name__
+    if isinstance(error, UserError):
+        return text
+    return f"{kind}: {text}" if text else kind

@@ -35,8 +35,8 @@ def run(argv: Sequence[str]) -> None:
             "help": "new: what the task alone uses, all else stays bit for bit; all: everything",
         },
     )
-    from branchtune.progress import Reporter
+    from branchtune.cli.output import reporter_of
     from branchtune.run.fit import fit
 
-    reporter = Reporter(options.quiet)
-    report(settings, fit(settings, reporter), reporter)
+    reporter = reporter_of(options)
+    report(settings, fit(settings, reporter), options, reporter)

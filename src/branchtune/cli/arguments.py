@@ -54,7 +54,10 @@ FORMAT: dict[str, Any] = {
 
 
 def add_format(parser: ArgumentParser) -> None:
-    """`--format`, of the commands that end with a table; `configured` takes it as `format=FORMAT`."""
+    """`--format`, of commands that end with a table; `configured` takes it as `format=FORMAT`.
+
+    `demo` and `check-data` lack it: their tables are for reading beside what they print before.
+    """
     parser.add_argument("--format", **FORMAT)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from branchtune.cli.arguments import configured
+from branchtune.cli.arguments import FORMAT, configured
 from branchtune.config import StartFromConfig
 from branchtune.errors import UserError
 from branchtune.settings import Settings
@@ -33,12 +33,12 @@ def derived(
         options: see `configured`; those that are keys of `start_from` are put there.
 
     Returns:
-        The settings of the new run, and a namespace with `quiet` and the further options.
+        The settings of the new run, and a namespace with `quiet`, `format` and the further options.
 
     Raises:
         UserError: no run, or one that is not finished; no name for the new one.
     """
-    wants = f"{takes} --name NEW"
+    wants, options = f"{takes} --name NEW", {**options, "format": FORMAT}
     if not argv or argv[0].startswith("-"):
         if not {"-h", "--help"} & set(argv):
             raise UserError(f"the finished run comes first: branchtune {command} {wants}")
@@ -56,10 +56,12 @@ def derived(
     return settings.on_one_device().but(start_from=Namespace(run=str(run), **keys)), chosen
 
 
-def report(settings: Settings, results: Results, reporter: Reporter) -> None:
+def report(settings: Settings, results: Results, options: Namespace, reporter: Reporter) -> None:
     """The table of the new run beside the one it started from."""
+    from branchtune.cli.output import show
     from branchtune.report.page.write import after_run
-    from branchtune.report.table import Column, comparison
+    from branchtune.report.run_outcome import runs_outcome
+    from branchtune.report.table import Column
     from branchtune.run.results import Results
     from branchtune.run.workbench import Workbench
 
@@ -69,9 +71,7 @@ def report(settings: Settings, results: Results, reporter: Reporter) -> None:
     if set(results.metrics) - set(before.metrics):
         columns.reverse()  # the first one's tasks are the rows
     reference = Workbench(settings.config, reporter).reference
-    reporter.table(comparison(columns, reference))
-    if reference is not None:
-        reporter.say(f"Δm divides by the reference {reference.id!r}")
+    show(runs_outcome(columns, reference), options, reporter)
     path = Path(settings.config.output) / settings.config.name
     reporter.say(f"wrote {path}")
     after_run(path, reporter)

@@ -21,10 +21,10 @@ def run(argv: Sequence[str]) -> None:
         else:
             task = arguments.pop(1)
     settings, options = derived("remove-task", TEXT, arguments, takes="RUN TASK")
-    from branchtune.progress import Reporter
+    from branchtune.cli.output import reporter_of
     from branchtune.run.fit import fit
     from branchtune.run.start import keep_tasks
 
-    reporter = Reporter(options.quiet)
+    reporter = reporter_of(options)
     settings = settings.but(tasks=keep_tasks(settings, task))
-    report(settings, fit(settings, reporter), reporter)
+    report(settings, fit(settings, reporter), options, reporter)

@@ -15,7 +15,7 @@ def outcome(comparison: Comparison) -> Outcome:
     """All tables, with what they count and how to remake them; a record is one method."""
     notes = [
         f"Δm divides by {comparison.reference.id!r} (mean over the same seeds). Made by `{comparison.command}` on "
-        f"{_provenance(comparison)}.",
+        f"{provenance(comparison)}.",
         *comparison.notes,
     ]
     summary = {row.method: asdict(row) for row in rows(comparison)}
@@ -23,12 +23,18 @@ def outcome(comparison: Comparison) -> Outcome:
     return Outcome(tables(comparison), notes, records, {**comparison.to_json(), "summary": summary})
 
 
-def _provenance(comparison: Comparison) -> str:
-    """Processors, versions and commits of all runs: those that went on later may have others."""
+def provenance(comparison: Comparison, every_package: bool = False) -> str:
+    """Processors, versions and commits of all runs: those that went on later may have others.
+
+    Args:
+        comparison: whose runs they are.
+        every_package: not only torch.
+    """
     runs = [results for by_seed in comparison.runs.values() for results in by_seed]
     found = [" or ".join(dict.fromkeys(r.hardware for r in runs))]
-    for name in ("torch", "branchtune"):
-        found.append(f"{name} " + " or ".join(dict.fromkeys(r.versions[name] for r in runs)))
+    known = dict.fromkeys(name for r in runs for name in r.versions if name not in ("branchtune", "commit"))
+    for name in (*(known if every_package else ["torch"]), "branchtune"):
+        found.append(f"{name} " + " or ".join(dict.fromkeys(r.versions[name] for r in runs if name in r.versions)))
     commits = list(dict.fromkeys(r.versions["commit"] for r in runs if "commit" in r.versions))
     if commits:
         found[-1] += f" at commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"

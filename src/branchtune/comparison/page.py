@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from branchtune.atomic import write_text
+from branchtune.comparison.facts import facts, images_of
 from branchtune.comparison.kept import conflict_and_gallery, kept_runs, seed_curves, tree_sections
 from branchtune.comparison.methods import TITLES
+from branchtune.comparison.outcome import provenance
 from branchtune.comparison.pareto import PANELS, front
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import rows
 from branchtune.comparison.tables import cost, differences, parameters, quality
 from branchtune.progress import Reporter
 from branchtune.report.page.chart import Chart, Series
+from branchtune.report.page.data_words import evaluated_on
 from branchtune.report.page.html import Section, render
 from branchtune.report.page.scatter import Mark, scatter_chart
 from branchtune.report.page.svg import colour
 from branchtune.report.page.write import NAME as PAGE
 from branchtune.tables.cells import Cells
-from branchtune.tables.numbers import count
+from branchtune.tables.numbers import count, signed
 
 NAME = "comparison.json"
 
@@ -47,16 +52,12 @@ def comparison_page(comparison: Comparison, folder: Path, reporter: Reporter) ->
         folder: where its runs are. Drawn are trees, affinity, conflict and gallery of the first seed.
         reporter: says what of the runs is not shown, and why.
     """
-    first, kept = next(iter(comparison.runs.values()))[0], kept_runs(comparison, folder, reporter)
-    seed, trees = f"seed {comparison.seeds[0]}", groups(comparison)
-    origin = [
-        ["command", comparison.command],
-        ["hardware", first.hardware],
-        ["versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())],
-    ]
+    kept, seed, trees = kept_runs(comparison, folder, reporter), f"seed {comparison.seeds[0]}", groups(comparison)
+    images = images_of(comparison, kept)
+    origin = [["command", comparison.command], ["made on", provenance(comparison, every_package=True)]]
     tuned = any(tuning.scores for tuning in comparison.tuning.values())
     sections = [
-        Section("results", "Results", "tables", [_mean_first(quality(comparison)), differences(comparison)]),
+        Section("results", "Results", "compared", _results(comparison, images)),
         Section("pareto", "Quality against cost", "pareto", _pareto(comparison)),
         *([Section("groups", "Groups of tasks", "groups", trees)] if trees.body else []),
         *tree_sections(kept, seed),
@@ -66,13 +67,15 @@ def comparison_page(comparison: Comparison, folder: Path, reporter: Reporter) ->
         *conflict_and_gallery(kept, seed, reporter),
         Section("origin", "Where this comes from", "origin", [Cells(comparison.name, ["", ""], origin)]),
     ]
-    facts = [
-        ("methods", str(1 + len(comparison.runs))),
-        ("tasks", ", ".join(first.headline)),
-        ("seeds", ", ".join(map(str, comparison.seeds))),
-        ("Δm over", comparison.reference.id),
-    ]
-    return render(comparison.name, facts, sections)
+    return render(comparison.name, facts(comparison, images), sections)
+
+
+def _results(comparison: Comparison, images: Mapping[str, int]) -> dict[str, Any]:
+    found = evaluated_on(images)
+    return {
+        "tables": [_mean_first(quality(comparison)), differences(comparison)],
+        "notes": [*([f"Metrics are computed on {found}."] if found else []), *comparison.notes],
+    }
 
 
 def groups(comparison: Comparison) -> Cells:
@@ -107,7 +110,7 @@ def rates(comparison: Comparison) -> Cells:
 
 
 def _score(score: float | None) -> str:
-    return "diverged" if score is None else f"{score:+.2f}"
+    return "diverged" if score is None else signed(score)
 
 
 def _mean_first(cells: Cells) -> Cells:

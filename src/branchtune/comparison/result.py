@@ -87,6 +87,8 @@ class Comparison:
                 raise UserError(f"{path} has format {content['format']}, newer than {FORMAT}: update branchtune")
             if not all(0 < values["factor"] < math.inf for values in content["tuning"].values()):
                 raise KeyError("a tuned rate is not positive")
+            if not isinstance(content["config"], str):
+                raise TypeError("its configuration is no text")
             return cls(
                 content["name"],
                 content["command"],

@@ -8,7 +8,7 @@ from branchtune.comparison.methods import SINGLE, TITLES
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Row, Spread, advantage, rows
 from branchtune.tables.cells import Cells
-from branchtune.tables.numbers import arrow, count, number
+from branchtune.tables.numbers import arrow, count, number, rounded
 
 DIFFERENCE = ["mean", "standard error", "95 % interval", "verdict"]
 
@@ -74,9 +74,9 @@ def differences(comparison: Comparison, method: str = "branched") -> Cells:
 def difference(spread: Spread) -> list[str]:
     """The cells under `DIFFERENCE`."""
     known = not math.isnan(spread.error)
-    low, high = spread.mean - spread.margin, spread.mean + spread.margin
+    low, high = rounded(spread.mean - spread.margin), rounded(spread.mean + spread.margin)
     interval = [f"{spread.error:.2f}", f"{low:+.2f} to {high:+.2f}"] if known else ["-", "-"]
-    return [f"{spread.mean:+.2f}", *interval, verdict(spread)]
+    return [f"{rounded(spread.mean):+.2f}", *interval, verdict(spread)]
 
 
 def verdict(spread: Spread) -> str:
@@ -100,6 +100,5 @@ def _cost(row: Row, factor: float, timed: bool) -> list[str]:
 
 def _spread(spread: Spread, signed: bool = False) -> str:
     digits = 2 if signed or abs(spread.mean) >= 10 else 3 if abs(spread.mean) >= 0.1 else 4
-    mean = round(spread.mean, digits) + 0.0  # no minus before a zero
-    text = f"{mean:{'+' if signed else ''}.{digits}f}"
+    text = f"{rounded(spread.mean, digits):{'+' if signed else ''}.{digits}f}"
     return text if math.isnan(spread.deviation) else f"{text} ± {spread.deviation:.{digits}f}"

@@ -53,7 +53,7 @@ def sections(columns: Sequence[Column], reference: Reference | None) -> list[lis
         row(
             f"{task} {metric} {arrow(results[0].higher_is_better[task])}",
             number(reference.metrics.get(task) if reference else None),
-            [number(r.heads.get(task)) for r in results],
+            [number(r.value_of(task, metric)) for r in results],
         )
         for task, metric in results[0].headline.items()
     ]

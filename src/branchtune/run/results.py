@@ -104,6 +104,22 @@ class Results:
     def heads(self) -> dict[str, float]:
         return {task: self.metrics[task][name] for task, name in self.headline.items()}
 
+    def value_of(self, task: str, metric: str) -> float | None:
+        """A metric by its name, which need not be the task's headline here; None where the run has no such task.
+
+        Raises:
+            UserError: it has the task without this metric, so that it stands beside no run that is judged by it.
+        """
+        values = self.metrics.get(task)
+        if values is None:
+            return None
+        if metric not in values:
+            raise UserError(
+                f"run {self.name!r} has no {metric} of {task!r}, by which the run beside it is judged: "
+                "give runs of the same tasks, or each alone"
+            )
+        return values[metric]
+
     def save(self, path: Path) -> None:
         write_json(path, self.to_json())
 

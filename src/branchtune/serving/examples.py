@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import mimetypes
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from branchtune.errors import UserError
+from branchtune.errors import UserError, reason_of
 from branchtune.pictures.encoding import image_bytes
 from branchtune.run.inference import pixels_of
 from branchtune.run.loaders import make_dataset
@@ -55,12 +56,16 @@ def folder_examples(folder: Path) -> list[Example]:
 
 
 def run_examples(bench: Workbench) -> list[Example]:
-    """A few images from all over the split that the run's results are computed on; none where its data are gone."""
+    """A few images from all over the split that the run's results are computed on.
+
+    None where its data are gone or a user's own reading of them fails, which is said: the model is served without.
+    """
     try:
         dataset: Any = make_dataset(bench.config.data, bench.test_split, [], *bench.normalisation, bench.config.seed)
         count = min(OF_A_RUN, len(dataset))
         return [_example(dataset, index * len(dataset) // count, bench) for index in range(count)]
-    except (UserError, OSError):
+    except Exception as error:
+        print(f"no images to try: {reason_of(error)}", file=sys.stderr)
         return []
 
 

@@ -9,12 +9,17 @@ def number(value: float | None) -> str:
     """Three decimals, two from 10 on; a dash where there is none."""
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{rounded(value, 3):.3f}"
 
 
 def signed(value: float | None) -> str:
     """Two decimals and the sign; a dash where there is none."""
-    return "-" if value is None or math.isnan(value) else f"{value:+.2f}"
+    return "-" if value is None or math.isnan(value) else f"{rounded(value):+.2f}"
+
+
+def rounded(value: float, digits: int = 2) -> float:
+    """To be written with so many decimals: what is zero then has no minus."""
+    return round(value, digits) + 0.0
 
 
 def count(value: int | None) -> str:

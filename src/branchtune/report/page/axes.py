@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from branchtune.report.page.svg import element, short, text, ticks
+from branchtune.report.page.svg import element, short, text, ticks, told_apart
 
 WIDTH, HEIGHT = 330.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 12.0, 26.0, 36.0
@@ -39,11 +39,11 @@ class Axes:
         """Title, grid, ticks and the label of the x axis."""
         right, bottom = self.width - RIGHT, HEIGHT - BOTTOM
         parts = [text(LEFT, 14, title, class_="head")]
-        for tick in ticks(self.y_low, self.y_high, 5):
+        found = ticks(self.y_low, self.y_high, 5)
+        for tick, written in zip(found, told_apart(found), strict=True):
             place = self.y(tick)
             parts.append(element("path", d=f"M{LEFT:g} {place:.1f} H{right:g}", class_="zero" if tick == 0 else "grid"))
-            written = short(tick).replace("-", "−")
-            parts.append(text(LEFT - 6, place + 4, written, class_="small", text_anchor="end"))
+            parts.append(text(LEFT - 6, place + 4, written.replace("-", "−"), class_="small", text_anchor="end"))
         for tick in self._x_ticks():
             parts.append(text(self.x(tick), bottom + 15, write_x(tick), class_="small", text_anchor="middle"))
         parts.append(element("path", d=f"M{LEFT:g} {bottom:g} H{right:g}", class_="axis"))

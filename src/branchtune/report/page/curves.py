@@ -10,6 +10,7 @@ from branchtune.report.page.chart import Chart, Point, Series, line_chart
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.svg import colour, short
 from branchtune.tables.cells import Cells
+from branchtune.tables.numbers import arrow
 
 #: the rows of a metrics.csv by task
 Metrics = Mapping[str, Sequence[Mapping[str, float]]]
@@ -71,7 +72,7 @@ def several_curves(
 
 
 def _head(task: str, metric: str, higher: bool) -> str:
-    return f"{task}: {metric} {'↑' if higher else '↓'}"
+    return f"{task}: {metric} {arrow(higher)}"
 
 
 def _groups(heads: Sequence[Chart | None], losses: Sequence[Chart | None]) -> list[Charts]:
@@ -99,10 +100,11 @@ def _table(run: RunData) -> Cells | None:
     body = []
     for task in run.tasks:
         rows, metric = run.metrics.get(task, []), run.results.headline[task]
-        for key, higher in (("train_loss", False), ("val_loss", False), (metric, run.results.higher_is_better[task])):
+        losses = (("training loss", "train_loss", False), ("validation loss", "val_loss", False))
+        for title, key, higher in (*losses, (metric, metric, run.results.higher_is_better[task])):
             line = points(rows, key)
             if line:
                 best = (max if higher else min)(line, key=lambda point: point[1])
                 at = f"{short(best[1])} (epoch {best[0]:.0f})"
-                body.append([task, key.replace("_", " "), short(line[0][1]), at, short(line[-1][1])])
+                body.append([task, title, short(line[0][1]), at, short(line[-1][1])])
     return Cells("", ["task", "value", "first", "best", "last"], body) if body else None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from branchtune.batch import read_batch, read_images
-from branchtune.errors import UserError
+from branchtune.errors import UserError, reason_of
 from branchtune.ignored import IGNORED_CLASS
 from branchtune.model import MultiTaskModel
 from branchtune.pictures.colour import class_colours, error_picture, picture, target_picture, value_limits
@@ -100,11 +100,11 @@ class Gallery:
 
 
 def gallery_or_reason(run: RunData, reporter: Reporter) -> Gallery | str:
-    """The gallery, or why there is none, which is also said."""
+    """The gallery, or why there is none, which is also said; a user's own data and tasks may raise anything."""
     try:
         return make_gallery(run, reporter)
-    except (UserError, OSError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:
+        reason = reason_of(error)
         reporter.say(f"no gallery: {reason}")
         return reason
 

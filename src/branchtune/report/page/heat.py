@@ -6,16 +6,22 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from branchtune.affinity import Affinity
+from branchtune.affinity.matrix import Affinity, Matrix
+from branchtune.tables.numbers import rounded
 
 
 @dataclass(frozen=True)
 class HeatCell:
-    """One pair of tasks: what is written, the colour behind it, and what a pointer shows."""
+    """One pair of tasks: what is written, the colour behind it, and what a pointer shows.
+
+    Attributes:
+        unclear: zero because the measured value is within its standard error, not because it was found to be.
+    """
 
     text: str
     style: str
     title: str
+    unclear: bool
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,16 @@ def _title(level: int | None) -> str:
 
 
 def _heat_map(affinity: Affinity, level: int | None) -> HeatMap:
-    values = affinity.corrected(level)
+    values, (_, errors) = affinity.corrected(level), _matrices(affinity, level)
     count = range(len(affinity.tasks))
 
     def cell(a: int, b: int) -> HeatCell:
-        value = float(values[a, b]) + 0.0
+        value, unclear = rounded(float(values[a, b])), bool(values[a, b] == 0 < errors[a, b] < math.inf)
         side = "pos" if value >= 0 else "neg"
         style = f"background: color-mix(in oklab, var(--{side}) {100 * min(1.0, abs(value)):.0f}%, var(--surface))"
         title = f"{_pair(affinity, a, b)}, {_title(level)}: {value:.2f}, measured {_measured(affinity, level, a, b)}"
-        return HeatCell(f"{value:.2f}".replace("-", "−"), style, title)
+        title += ", within its standard error" if unclear else ""
+        return HeatCell(f"{value:.2f}".replace("-", "−"), style, title, unclear)
 
     return HeatMap(_title(level), affinity.tasks, [[cell(a, b) for b in count] for a in count])
 
@@ -63,11 +70,17 @@ def _pair(affinity: Affinity, a: int, b: int) -> str:
     return f"{affinity.tasks[a]} – {affinity.tasks[b]}"
 
 
+def _matrices(affinity: Affinity, level: int | None) -> tuple[Matrix, Matrix]:
+    """Measured values and their standard errors."""
+    if level is None:
+        return affinity.overall, affinity.overall_error
+    return affinity.per_level[level], affinity.per_level_error[level]
+
+
 def _measured(affinity: Affinity, level: int | None, a: int, b: int) -> str:
-    matrix = affinity.overall if level is None else affinity.per_level[level]
-    errors = affinity.overall_error if level is None else affinity.per_level_error[level]
+    matrix, errors = _matrices(affinity, level)
     value, error = float(matrix[a, b]), float(errors[a, b])
     if not math.isfinite(error) or error <= 0:
         return f"{value:.3g}"
     digits = min(7, max(2, 1 - math.floor(math.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+    return f"{rounded(value, digits):.{digits}f} ± {error:.{digits}f}"

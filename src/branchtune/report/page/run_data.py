@@ -61,6 +61,16 @@ class RunData:
     def tasks(self) -> list[str]:
         return list(self.results.headline)
 
+    @property
+    def image_size(self) -> str:
+        return "×".join(map(str, self.config.data.image_size))
+
+    @property
+    def images(self) -> dict[str, int]:
+        """How many images each split has that the run opened; nothing in a manifest of older versions."""
+        opened = self.manifest.get("data", {})
+        return {split: opened[split]["samples"] for split in ("train", "val", "test") if split in opened}
+
 
 def read_run(path: Path) -> RunData:
     """Read everything but images.

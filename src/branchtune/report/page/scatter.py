@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from branchtune.report.page.axes import HEIGHT, Axes
 from branchtune.report.page.chart import Chart, Point, Series, dot
-from branchtune.report.page.svg import drawing, element, short
+from branchtune.report.page.svg import drawing, element
+from branchtune.tables.numbers import rounded
 
 WIDTH = 480.0
 
@@ -49,10 +50,13 @@ def scatter_chart(
             path, style = f"M{axes.x(mark.x):.1f} {top:.1f} V{bottom:.1f}", f"stroke: {mark.of.colour}"
             parts.append(element("path", d=path, class_="line", style=style))
         parts.append(_named(dot(axes.x(mark.x), axes.y(mark.y), mark.of.colour, 4.5), mark, write_x))
-    said = "; ".join(f"{mark.of.label} {short(mark.y)} at {write_x(round(mark.x))}" for mark in marks)
+    said = "; ".join(_words(mark, write_x) for mark in marks)
     return Chart(drawing(WIDTH, HEIGHT, parts, f"{title} against {x_label}: {said}"), [mark.of for mark in marks])
 
 
 def _named(point: Markup, mark: Mark, write_x: Callable[[int], str]) -> Markup:
-    title = element("title", f"{mark.of.label}: {mark.y:+.2f} at {write_x(round(mark.x))}")
-    return element("g", title + point)
+    return element("g", element("title", _words(mark, write_x)) + point)
+
+
+def _words(mark: Mark, write_x: Callable[[int], str]) -> str:
+    return f"{mark.of.label}: {rounded(mark.y):+.2f} at {write_x(round(mark.x))}"

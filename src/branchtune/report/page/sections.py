@@ -35,16 +35,24 @@ def _tree(run: RunData, title: str, name: str) -> dict[str, Any]:
     }
 
 
-def affinity_section(title: str, affinity: Affinity | None) -> Section:
-    """Heat maps, the dendrogram, and the measured numbers; without affinity it says that there is none."""
+def affinity_section(title: str, affinity: Affinity | None, method: str) -> Section:
+    """Heat maps, the dendrogram, and the measured numbers; without affinity it says that there is none.
+
+    Args:
+        title: of the section.
+        affinity: as measured, or None.
+        method: of the run; the tree of "random" and "anti" is no cut of the dendrogram.
+    """
     if affinity is None:
         return Section("affinity", title, "affinity", None)
-    heading, rows = plain_cosines(affinity)
+    (heading, rows), maps = plain_cosines(affinity), heat_maps(affinity)
     data = {
-        "maps": heat_maps(affinity),
+        "maps": maps,
         "dendrogram": dendrogram_drawing(affinity) if len(affinity.tasks) > 1 else None,
         "table": Cells("", heading, rows),
         "affinity": affinity,
+        "control": method in ("random", "anti"),
+        "unclear": any(cell.unclear for one in maps for row in one.rows for cell in row),
     }
     return Section("affinity", title, "affinity", data)
 

@@ -55,9 +55,18 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def short(value: float) -> str:
-    """Three digits without trailing zeros: 0.25, 12, 1.2e-05."""
-    return f"{value + 0.0:.3g}".replace("e-0", "e-").replace("e+0", "e")
+def short(value: float, digits: int = 3) -> str:
+    """Three digits, or so many, without trailing zeros: 0.25, 12, 1.2e-05."""
+    return f"{value + 0.0:.{digits}g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def told_apart(values: Sequence[float]) -> list[str]:
+    """The same in as many digits as it takes, for ticks that are close to each other: 0.0507, 0.05071."""
+    for digits in range(3, 9):
+        texts = [short(value, digits) for value in values]
+        if len(set(texts)) == len(values):
+            break
+    return texts
 
 
 def _text(value: object) -> str:

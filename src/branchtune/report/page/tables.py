@@ -8,7 +8,7 @@ from branchtune.evaluation.references import Reference
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.tree_nodes import tree_nodes
 from branchtune.tables.cells import Cells
-from branchtune.tables.numbers import count, number, signed
+from branchtune.tables.numbers import arrow, count, number, signed
 
 OWNERS = ("adapters", "extras", "decoders", "backbone")
 
@@ -32,7 +32,11 @@ def common_reference(runs: Sequence[RunData]) -> Reference | None:
 
 
 def headline_table(runs: Sequence[RunData]) -> Cells:
-    """Each task's headline metric beside the reference; with one run its gains, with several their delta_m alone."""
+    """Each task's headline metric beside the reference; with one run its gains, with several their delta_m alone.
+
+    Raises:
+        UserError: a run has a task without the metric that is the headline of it in the first run that has the task.
+    """
     reference, titles = common_reference(runs), run_titles(runs)
     alone = len(runs) == 1 and runs[0].results.gains is not None
     before = ["reference"] if reference else []
@@ -40,11 +44,11 @@ def headline_table(runs: Sequence[RunData]) -> Cells:
     body = []
     for task in dict.fromkeys(task for run in runs for task in run.tasks):
         owner = next(run.results for run in runs if task in run.tasks)
-        arrow = "↑" if owner.higher_is_better[task] else "↓"
-        values = [number(run.results.heads.get(task)) for run in runs]
+        metric = owner.headline[task]
+        values = [number(run.results.value_of(task, metric)) for run in runs]
         base = [number(reference.metrics.get(task))] if reference else []
         gain = [signed((runs[0].results.gains or {}).get(task))] if alone else []
-        body.append([task, f"{owner.headline[task]} {arrow}", *base, *values, *gain])
+        body.append([task, f"{metric} {arrow(owner.higher_is_better[task])}", *base, *values, *gain])
     if any(run.results.delta_m is not None for run in runs):
         values = [signed(run.results.delta_m) for run in runs]
         body.append(["all", "Δm %", *(["0"] if reference else []), *([""] if alone else []), *values])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from branchtune.planning.describe import PlanRow, plan_rows
 from branchtune.planning.drawing import depth_first
 from branchtune.report.page.run_data import RunData
+from branchtune.tables.numbers import rounded
 from branchtune.tree import Node
 
 
@@ -41,4 +42,8 @@ def tree_nodes(run: RunData) -> list[TreeNode]:
 
 
 def _tree_node(node: Node, row: PlanRow) -> TreeNode:
-    return TreeNode(node, row.parameters, row.macs, row.share, "" if row.affinity is None else f"{row.affinity:.2f}")
+    return TreeNode(node, row.parameters, row.macs, row.share, _written(row.affinity))
+
+
+def _written(affinity: float | None) -> str:
+    return "" if affinity is None else f"{rounded(affinity):.2f}"
