@@ -76,6 +76,24 @@ def test_one_failure_is_its_own() -> None:
     assert [items for _, items in work.batches] == [[1, -1, 3], [1], [-1], [3]]
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_a_batch_that_fills_later_does_not_wait(turns: int) -> None:
+    """In whichever turn of the event loop the last item arrives."""
+
+    async def run() -> list[int]:
+        with ThreadPoolExecutor(1) as thread:
+            batcher = Batcher(Recorder(), thread, max_batch=2, max_delay=30, max_waiting=99)
+            runner = asyncio.create_task(batcher.run())
+            first = asyncio.create_task(batcher.submit("a", 1))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            results = await asyncio.wait_for(asyncio.gather(first, batcher.submit("a", 2)), 10)
+            runner.cancel()
+            return results
+
+    assert asyncio.run(run()) == [2, 4]
+
+
 def test_too_many_are_refused() -> None:
     results = submitted(Recorder(), [("a", n) for n in range(4)], waiting=3)
     assert results[:3] == [0, 2, 4]

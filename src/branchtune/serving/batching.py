@@ -78,22 +78,20 @@ class Batcher(Generic[Key, Item, Result]):
 
     async def _next(self) -> list[_Job[Key, Item, Result]]:
         while not self._jobs:
-            await self._arrival()
+            self._arrived.clear()
+            await self._arrived.wait()
         oldest = self._jobs[0]
         deadline = oldest.arrived + self._max_delay
-        while len(self._like(oldest)) < self._max_batch:
+        while True:
+            self._arrived.clear()  # before counting: what arrives later ends the wait
             left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            if len(self._like(oldest)) >= self._max_batch or left <= 0:
                 break
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._arrival(), left)
+                await asyncio.wait_for(self._arrived.wait(), left)
         batch = self._like(oldest)[: self._max_batch]
         self._jobs = [job for job in self._jobs if job not in batch]
         return batch
-
-    async def _arrival(self) -> None:
-        self._arrived.clear()
-        await self._arrived.wait()
 
     def _like(self, oldest: _Job[Key, Item, Result]) -> list[_Job[Key, Item, Result]]:
         return [job for job in self._jobs if job.key == oldest.key]
