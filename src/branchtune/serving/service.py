@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from fastapi import HTTPException
 
@@ -29,6 +29,7 @@ class Service:
         self._served: Served | None = None
         self._batcher: Batcher[tuple[str, ...], Request, Prediction] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._loading: Future[Served] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -43,8 +44,9 @@ class Service:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
+        self._loading = self._thread.submit(self._load)
         try:
-            served = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+            served = await asyncio.wrap_future(self._loading)
         except Exception as error:
             self._on_failure(error)
             return
@@ -61,6 +63,11 @@ class Service:
     @property
     def ready(self) -> bool:
         return self._served is not None
+
+    @property
+    def loading(self) -> bool:
+        """Whether the thread is busy with the model, which nothing can interrupt."""
+        return self._loading is not None and self._loading.running()
 
     @property
     def served(self) -> Served:
