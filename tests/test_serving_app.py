@@ -21,6 +21,7 @@ from branchtune.pictures.colour import picture
 from branchtune.run.inference import ImageOutput, prepared, raw_outputs
 from branchtune.serving.app import create_app
 from branchtune.serving.limits import Limits
+from branchtune.serving.schemas import Prediction
 from branchtune.serving.served import Served
 from served_model import encoded, image_level_served, loader, pixels, png_header, small_served
 
@@ -317,6 +318,8 @@ def test_the_description_is_true(client: TestClient) -> None:
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     answer = predict(client, encoded(pixels())).json()
     assert set(answer) == set(schema["components"]["schemas"]["Prediction"]["properties"])
+    assert set(answer["tasks"]["a"]) == set(schema["components"]["schemas"]["TaskOutput"]["properties"])
+    assert Prediction.model_validate(answer)
     assert client.get("/docs").text.count("openapi.json") > 0
 
 
