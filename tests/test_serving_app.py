@@ -311,7 +311,9 @@ def test_the_description_is_true(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/health", "/model", "/examples", "/examples/{index}", "/predict"}
     responses = schema["paths"]["/predict"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "413", "415", "422", "503"}
+    assert set(responses) == {"200", "400", "403", "413", "415", "422", "500", "503"}
+    for path in ("/health", "/model", "/examples", "/examples/{index}"):
+        assert {"403", "500"} < set(schema["paths"][path]["get"]["responses"])
     for status, response in responses.items():
         name = "Prediction" if status == "200" else "Problem"
         assert response["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{name}"}
@@ -320,7 +322,9 @@ def test_the_description_is_true(client: TestClient) -> None:
     assert set(answer) == set(schema["components"]["schemas"]["Prediction"]["properties"])
     assert set(answer["tasks"]["a"]) == set(schema["components"]["schemas"]["TaskOutput"]["properties"])
     assert Prediction.model_validate(answer)
-    assert client.get("/docs").text.count("openapi.json") > 0
+    page = client.get("/docs").text
+    assert "openapi.json" in page
+    assert all(f"<td>{status}</td>" in page for status in set(responses) - {"200"})
 
 
 @pytest.mark.parametrize("path", ["/", "/docs/"])

@@ -14,4 +14,8 @@ def problem(status: int, description: str) -> Responses:
     return {status: {"model": Problem, "description": description}}
 
 
+EVERYWHERE: Responses = {
+    **problem(403, "the server answers to localhost only, and this is another name or a page of another site"),
+    **problem(500, "the server failed on this request"),
+}
 LOADING: Responses = problem(503, "loading, or busy: see Retry-After")

@@ -7,11 +7,11 @@ from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 
 from branchtune.serving import predicting
-from branchtune.serving.problems import LOADING, problem
+from branchtune.serving.problems import EVERYWHERE, LOADING, problem
 from branchtune.serving.schemas import ExampleImage, Health, ModelDescription
 from branchtune.serving.service import Service
 
-router = APIRouter()
+router = APIRouter(responses=EVERYWHERE)
 
 
 def _service(request: HttpRequest) -> Service:
