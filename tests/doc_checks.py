@@ -13,7 +13,7 @@ from branchtune.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 # Nothing of this project: their spelling is not ours to check.
-OTHERS = ("git", "cd", "ls", "cp", "curl", "source", "mkdocs", "python3")
+OTHERS = (".", "git", "cd", "ls", "cp", "curl", "source", "mkdocs", "python3")
 
 
 def check_command(command: str) -> None:
@@ -24,7 +24,7 @@ def check_command(command: str) -> None:
     elif words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), command
     elif words[0] == "pip":
-        extras = re.findall(r"branchtune\[(.+?)\]", command)
+        extras = re.findall(r"(?:branchtune|\.)\[(.+?)\]", command)
         known = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         assert words[1] == "install", command
         assert all(f"\n{extra} = [" in known for group in extras for extra in group.split(",")), command
