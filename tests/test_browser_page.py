@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from branchtune.serving.app import create_app
 from branchtune.serving.examples import Example
 from branchtune.serving.limits import Limits
 from browser import needs_chromium, opened, screenshot, serious_violations
+from running_server import running
 from served_model import encoded, loader, small_served
 
 pytestmark = [pytest.mark.browser, needs_chromium]
@@ -34,14 +32,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     served = small_served(tmp_path_factory.mktemp("model"))
     examples = [Example("room.png", picture(1)), Example(EVIL, picture(2))]
     app = create_app(loader(dataclasses.replace(served, examples=examples)), Limits(max_bytes=500_000))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    with running(app) as address:
+        yield f"{address}/"
 
 
 def upload(page: Any, name: str, data: bytes) -> None:
@@ -102,13 +94,66 @@ def test_what_is_refused_is_said_and_the_page_goes_on(address: str) -> None:
         page.locator("figure").first.wait_for()
         assert alert.is_hidden()
         upload(page, "notes.jpg", b"this is a text")
-        alert.wait_for()
+        page.get_by_text("The outputs are those of photo.png.").wait_for()
         page.get_by_role("checkbox", name="c", exact=True).uncheck()  # of the image that is still shown
         page.locator("figure[data-task=c]").wait_for(state="detached")
         assert alert.is_hidden()
         page.get_by_role("button", name="example <img").click()
         page.get_by_text(f"{EVIL}, 120 pixels high").wait_for()
         assert page.locator("figcaption img, #status img").count() == 0
+
+
+def test_outputs_keep_their_image_while_the_next_one_is_computed(address: str) -> None:
+    with opened() as page:
+        page.goto(address)
+        page.get_by_text("Choose an image, or drop one.").wait_for()
+        upload(page, "photo.png", picture(0))
+        page.locator("figure").nth(2).wait_for()
+        held: list[Any] = []
+        page.route("**/predict", lambda route: held.append(route))
+        page.get_by_role("button", name="example room.png").click()
+        page.get_by_text("Computing 3 tasks").wait_for()
+        page.get_by_alt_text("a of photo.png").wait_for()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download b as png").click()
+        assert download.value.suggested_filename == "photo.b.png"
+        page.get_by_role("button", name="Download a as npy").click()
+        page.wait_for_timeout(200)
+        assert len(held) == 2
+        images = [route.request.post_data_buffer for route in held]
+        assert [picture(1) in image for image in images] == [True, False]
+        assert [picture(0) in image for image in images] == [False, True]
+        with page.expect_download() as download:
+            held[1].continue_()
+        assert download.value.suggested_filename == "photo.a.npy"
+        held[0].continue_()
+        page.get_by_text("room.png, 120 pixels high and 160 wide").wait_for()
+        page.get_by_alt_text("a of room.png").wait_for()
+
+
+def test_a_refused_toggle_leaves_the_outputs(address: str) -> None:
+    with opened(refused=True) as page:
+        page.goto(address)
+        page.get_by_text("Choose an image, or drop one.").wait_for()
+        upload(page, "photo.png", picture(0))
+        page.locator("figure").nth(2).wait_for()
+        page.route("**/predict", lambda route: route.fulfill(status=503, json={"detail": "too many requests wait"}))
+        page.get_by_role("checkbox", name="c", exact=True).uncheck()
+        page.get_by_role("alert").get_by_text("photo.png: too many requests wait").wait_for()
+        page.get_by_text("The outputs are those from before.").wait_for()
+        assert page.locator("figure").count() == 3
+
+
+CUT_OFF = "name => { fetch = async () => ({ ok: true, json: () => Promise.reject(new DOMException('', name)) }); }"
+
+
+def test_an_answer_that_is_cut_off_is_none(address: str) -> None:
+    with opened() as page:
+        page.goto(address)
+        page.get_by_role("button", name="example room.png").wait_for()
+        for name, said in (("AbortError", "AbortError: "), ("NetworkError", "Error: The server's answer broke off.")):
+            page.evaluate(CUT_OFF, name)
+            assert page.evaluate("ask('model').catch((error) => `${error.name}: ${error.message}`)") == said
 
 
 def test_the_keyboard_suffices(address: str) -> None:

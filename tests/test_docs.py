@@ -131,15 +131,36 @@ def _as_shown(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, "\n".join(line.rstrip() for line in printed.strip().splitlines())) is not None
 
 
-def test_an_unknown_option_and_an_unknown_language_are_noticed(tmp_path: Path) -> None:
-    for command in (
-        "branchtune fit CONFIG --adaptor.r=2",
-        "branchtune fot",
-        "make nothing",
-        "pip install branchtune[x]",
-    ):
-        with pytest.raises(AssertionError):
-            check_command(command)
+RIGHT_AND_WRONG = [
+    ("branchtune fit", "branchtune fot"),
+    ("branchtune fit CONFIG --adapter.r=2", "branchtune fit CONFIG --adaptor.r=2"),
+    ("branchtune fit CONFIG --adapter.r=2", "branchtune fit CONFIG --adapter.no_such_key=2"),
+    ("branchtune fit CONFIG --data.seed=1", "branchtune fit CONFIG --data.no_such_key=1"),
+    ("branchtune fit CONFIG --data.workers=1", "branchtune fit CONFIG --data.workers=many"),
+    ("branchtune fit CONFIG --evaluate best|last", "branchtune fit CONFIG --evaluate best|most"),
+    ("branchtune fit CONFIG --trainer.devices=4", "branchtune fit CONFIG --trainer.no_such_key=4"),
+    (
+        "branchtune fit CONFIG --tasks.edge.init_args.match_dist=0.011",
+        "branchtune fit CONFIG --tasks.edge.init_args.no_such_key=0.011",
+    ),
+    ("branchtune predict RUN IMAGES --sheet beside", "branchtune predict RUN IMAGES --sheet nonsense"),
+    ("branchtune predict RUN IMAGES", "branchtune predict RUN"),
+    ("branchtune export RUN --format onnx|peft", "branchtune export RUN --format onnx|gif"),
+    ("branchtune add-task RUN --tasks.NAME='{class_path: ...}'", "branchtune add-task RUN --task.NAME='{...}'"),
+    ("make demo", "make nothing"),
+    ('pip install -e ".[onnx,serve]"', 'pip install -e ".[onnx,no_such]"'),
+    ('pip install -e ".[onnx]"', "pip install -e .[onnx]"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong"), RIGHT_AND_WRONG)
+def test_a_wrong_command_is_noticed(right: str, wrong: str) -> None:
+    check_command(right)
+    with pytest.raises(AssertionError):
+        check_command(wrong)
+
+
+def test_an_unknown_language_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text('```\nfree\n```\n<!-- check -->\n```sh title="x"\nls \\\n  a  # why\n```\n')
     first, second = blocks(page)

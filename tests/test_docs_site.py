@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if find_spec("material") is None or find_spec("mkdocstrings_handlers") is None:
-        pytest.skip("mkdocs-material or mkdocstrings is not installed: pip install branchtune[docs]")
+        pytest.skip("mkdocs-material or mkdocstrings is not installed: pip install -e '.[docs]'")
     folder = tmp_path_factory.mktemp("site")
     # Not --quiet, which drops the warnings before --strict counts them.
     command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]

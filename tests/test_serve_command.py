@@ -64,6 +64,30 @@ def test_a_server_from_its_start_to_ctrl_c(finished: Path, capsys: pytest.Captur
     assert (output, errors) == ("stopped\n", "")
 
 
+SLOW = """
+import time
+from branchtune.serving.limits import Limits
+from branchtune.serving.server import serve
+
+serve(lambda: time.sleep(120), Limits(), host="127.0.0.1", port=0)
+"""
+
+
+def test_ctrl_c_does_not_wait_for_the_model_to_load() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            address = process.stdout.readline().split()[2]
+            assert httpx.get(f"{address}/health", timeout=60).json() == {"status": "loading"}
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=30) == ("stopped\n", "")
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
 def _post(address: str, data: bytes) -> httpx.Response:
     return httpx.post(f"{address}/predict", files={"image": ("image", data)}, timeout=60)
 

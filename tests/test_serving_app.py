@@ -21,6 +21,7 @@ from branchtune.pictures.colour import picture
 from branchtune.run.inference import ImageOutput, prepared, raw_outputs
 from branchtune.serving.app import create_app
 from branchtune.serving.limits import Limits
+from branchtune.serving.schemas import Prediction
 from branchtune.serving.served import Served
 from served_model import encoded, image_level_served, loader, pixels, png_header, small_served
 
@@ -310,14 +311,20 @@ def test_the_description_is_true(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/health", "/model", "/examples", "/examples/{index}", "/predict"}
     responses = schema["paths"]["/predict"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "413", "415", "422", "503"}
+    assert set(responses) == {"200", "400", "403", "413", "415", "422", "500", "503"}
+    for path in ("/health", "/model", "/examples", "/examples/{index}"):
+        assert {"403", "500"} < set(schema["paths"][path]["get"]["responses"])
     for status, response in responses.items():
         name = "Prediction" if status == "200" else "Problem"
         assert response["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{name}"}
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     answer = predict(client, encoded(pixels())).json()
     assert set(answer) == set(schema["components"]["schemas"]["Prediction"]["properties"])
-    assert client.get("/docs").text.count("openapi.json") > 0
+    assert set(answer["tasks"]["a"]) == set(schema["components"]["schemas"]["TaskOutput"]["properties"])
+    assert Prediction.model_validate(answer)
+    page = client.get("/docs").text
+    assert "openapi.json" in page
+    assert all(f"<td>{status}</td>" in page for status in set(responses) - {"200"})
 
 
 @pytest.mark.parametrize("path", ["/", "/docs/"])

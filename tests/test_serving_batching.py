@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from branchtune.serving.batching import Batcher, Busy
+from branchtune.serving.batching import Batcher
 
 
 class Recorder:
@@ -31,11 +31,11 @@ class Recorder:
 
 
 def submitted(
-    work: Recorder, items: Sequence[tuple[str, int]], *, max_batch: int = 8, max_delay: float = 0.2, waiting: int = 99
+    work: Recorder, items: Sequence[tuple[str, int]], *, max_batch: int = 8, max_delay: float = 0.2
 ) -> list[Any]:
     async def run() -> list[Any]:
         with ThreadPoolExecutor(1) as thread:
-            batcher = Batcher(work, thread, max_batch=max_batch, max_delay=max_delay, max_waiting=waiting)
+            batcher = Batcher(work, thread, max_batch=max_batch, max_delay=max_delay)
             runner = asyncio.create_task(batcher.run())
             results = await asyncio.gather(*(batcher.submit(*item) for item in items), return_exceptions=True)
             runner.cancel()
@@ -76,10 +76,41 @@ def test_one_failure_is_its_own() -> None:
     assert [items for _, items in work.batches] == [[1, -1, 3], [1], [-1], [3]]
 
 
-def test_too_many_are_refused() -> None:
-    results = submitted(Recorder(), [("a", n) for n in range(4)], waiting=3)
-    assert results[:3] == [0, 2, 4]
-    assert isinstance(results[3], Busy)
+@pytest.mark.parametrize("turns", range(8))
+def test_a_batch_that_fills_later_does_not_wait(turns: int) -> None:
+    """In whichever turn of the event loop the last item arrives."""
+
+    async def run() -> list[int]:
+        with ThreadPoolExecutor(1) as thread:
+            batcher = Batcher(Recorder(), thread, max_batch=2, max_delay=30)
+            runner = asyncio.create_task(batcher.run())
+            first = asyncio.create_task(batcher.submit("a", 1))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            results = await asyncio.wait_for(asyncio.gather(first, batcher.submit("a", 2)), 10)
+            runner.cancel()
+            return results
+
+    assert asyncio.run(run()) == [2, 4]
+
+
+def test_who_left_takes_no_place_in_a_batch() -> None:
+    work = Recorder()
+
+    async def run() -> list[int]:
+        with ThreadPoolExecutor(1) as thread:
+            batcher = Batcher(work, thread, max_batch=2, max_delay=0.5)
+            runner = asyncio.create_task(batcher.run())
+            gone = [asyncio.create_task(batcher.submit(key, 1)) for key in "ab"]
+            await asyncio.sleep(0)
+            for task in gone:
+                task.cancel()
+            results = await asyncio.gather(batcher.submit("a", 2), batcher.submit("a", 3))
+            runner.cancel()
+            return results
+
+    assert asyncio.run(run()) == [4, 6]
+    assert work.batches == [("a", [2, 3])]
 
 
 def test_what_arrives_while_the_thread_works_is_collected_and_who_left_is_forgotten() -> None:
@@ -88,7 +119,7 @@ def test_what_arrives_while_the_thread_works_is_collected_and_who_left_is_forgot
 
     async def run() -> list[int]:
         with ThreadPoolExecutor(1) as thread:
-            batcher = Batcher(work, thread, max_batch=8, max_delay=0, max_waiting=99)
+            batcher = Batcher(work, thread, max_batch=8, max_delay=0)
             runner = asyncio.create_task(batcher.run())
             first = asyncio.create_task(batcher.submit("a", 1))
             while not work.batches:

@@ -14,10 +14,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Busy(Exception):
-    """Too many requests wait already."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Job(Generic[Key, Item, Result]):
     key: Key
@@ -37,7 +33,6 @@ class Batcher(Generic[Key, Item, Result]):
         thread: an executor of one thread.
         max_batch: items in a batch.
         max_delay: seconds that an item waits for others.
-        max_waiting: items that may wait at a time.
     """
 
     def __init__(
@@ -47,56 +42,51 @@ class Batcher(Generic[Key, Item, Result]):
         *,
         max_batch: int,
         max_delay: float,
-        max_waiting: int,
     ) -> None:
         self._work, self._thread = work, thread
-        self._max_batch, self._max_delay, self._max_waiting = max_batch, max_delay, max_waiting
+        self._max_batch, self._max_delay = max_batch, max_delay
         self._jobs: list[_Job[Key, Item, Result]] = []
         self._arrived = asyncio.Event()
 
     async def submit(self, key: Key, item: Item) -> Result:
-        """The result of one item.
-
-        Raises:
-            Busy: too many wait already.
-        """
-        if len(self._jobs) >= self._max_waiting:
-            raise Busy
+        """The result of one item, which is not worked on any more where this is cancelled."""
         loop = asyncio.get_running_loop()
         job = _Job(key, item, loop.time(), loop.create_future())
         self._jobs.append(job)
         self._arrived.set()
-        return await job.result
+        try:
+            return await job.result
+        finally:
+            if job in self._jobs:
+                self._jobs.remove(job)
 
     async def run(self) -> None:
         """Work on batches until cancelled."""
         while True:
             batch = await self._next()
-            waiting = [job for job in batch if not job.result.done()]  # else the client is gone
-            if waiting:
-                await self._work_on(waiting)
+            if batch:
+                await self._work_on(batch)
 
     async def _next(self) -> list[_Job[Key, Item, Result]]:
+        """The jobs of one batch; none where all of them were cancelled meanwhile."""
         while not self._jobs:
-            await self._arrival()
+            self._arrived.clear()
+            await self._arrived.wait()
         oldest = self._jobs[0]
         deadline = oldest.arrived + self._max_delay
-        while len(self._like(oldest)) < self._max_batch:
+        while True:
+            self._arrived.clear()  # before counting: what arrives later ends the wait
             left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            if len(self._like(oldest)) >= self._max_batch or left <= 0:
                 break
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._arrival(), left)
+                await asyncio.wait_for(self._arrived.wait(), left)
         batch = self._like(oldest)[: self._max_batch]
-        self._jobs = [job for job in self._jobs if job not in batch]
+        self._jobs = [job for job in self._jobs if job not in batch and not job.result.done()]
         return batch
 
-    async def _arrival(self) -> None:
-        self._arrived.clear()
-        await self._arrived.wait()
-
     def _like(self, oldest: _Job[Key, Item, Result]) -> list[_Job[Key, Item, Result]]:
-        return [job for job in self._jobs if job.key == oldest.key]
+        return [job for job in self._jobs if job.key == oldest.key and not job.result.done()]
 
     async def _work_on(self, jobs: list[_Job[Key, Item, Result]]) -> None:
         loop = asyncio.get_running_loop()
@@ -105,7 +95,8 @@ class Batcher(Generic[Key, Item, Result]):
         except Exception as error:
             if len(jobs) > 1:
                 for job in jobs:
-                    await self._work_on([job])
+                    if not job.result.done():
+                        await self._work_on([job])
             elif not jobs[0].result.done():
                 jobs[0].result.set_exception(error)
             return

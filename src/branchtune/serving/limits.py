@@ -9,6 +9,8 @@ from branchtune.errors import UserError
 
 MOST_NUMBERS = 2_000_000  # of an answer in JSON
 MOST_ARRAYS = 256_000_000  # bytes of an answer's arrays
+HELPERS = 2  # threads that decode images and make answers
+ANSWERS = 4  # in memory at a time, from when they are made until they are sent
 MOST_PIXELS = 89_000_000  # above that Pillow takes a file for an attack
 
 
@@ -41,6 +43,6 @@ class Limits:
             raise UserError(f"max_delay_ms={self.max_delay_ms}: must be a number of milliseconds, 0 for no delay")
 
     @property
-    def max_waiting(self) -> int:
-        """Requests that may wait for the model at a time."""
+    def max_inside(self) -> int:
+        """Requests with an image that are let in at a time: from before it is read until the answer is sent."""
         return 8 * self.max_batch

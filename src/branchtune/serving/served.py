@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,26 +12,21 @@ from torch import Tensor
 from branchtune._version import __version__
 from branchtune.data.transforms import Transform
 from branchtune.model import MultiTaskModel
-from branchtune.pictures.colour import fixed_range, picture
-from branchtune.pictures.encoding import image_bytes, npy_bytes
-from branchtune.run.inference import ImageOutput, raw_outputs
+from branchtune.pictures.colour import fixed_range
+from branchtune.run.inference import raw_outputs
 from branchtune.serving.examples import Example
 from branchtune.serving.limits import Limits
 from branchtune.serving.schemas import (
     DecoderTime,
-    Format,
     ModelDescription,
     NodeTime,
-    Prediction,
     ServerLimits,
     TaskDescription,
-    TaskOutput,
     Timing,
     Versions,
 )
 from branchtune.serving.timing import STEM, decoder_part, level_part, timed
 from branchtune.tasks.targets import holds_classes
-from branchtune.tasks.task import Task
 
 PICTURES = {
     "classes": "one colour per class, class 0 is dark",
@@ -42,24 +35,19 @@ PICTURES = {
     "values": "high is bright, scaled to the range of this image",
 }
 FIXED = "black is 0, white is 1"
-QUICKLY = 1  # zlib's level: five times the default's speed for files a tenth larger
 
 
 @dataclass(frozen=True)
-class Request:
-    """One image to predict.
+class Passed:
+    """What a pass of the model returned for one of its images.
 
     Args:
-        image: `[3, h, w]`, prepared by the model's transform.
-        size: height and width of the uploaded image.
-        format: of the outputs.
-        scores: instead of maps of classes the scores that they were chosen by, in arrays and lists.
+        raw: by task what its decoder returned, on the model's device: `[C, h, w]`, or `[C]`.
+        timing: of the pass.
     """
 
-    image: Tensor
-    size: tuple[int, int]
-    format: Format
-    scores: bool = False
+    raw: dict[str, Tensor]
+    timing: Timing
 
 
 @dataclass(frozen=True)
@@ -82,25 +70,16 @@ class Served:
 
     def warm_up(self) -> None:
         """Run all tasks once, since the first pass takes longer."""
-        image = torch.zeros(3, *self.transform.image_size)
-        self.predict(tuple(self.model.tasks), [Request(image, self.transform.image_size, "png")])
+        self.predict(tuple(self.model.tasks), [torch.zeros(3, *self.transform.image_size)])
 
     @torch.no_grad()
-    def predict(self, tasks: Sequence[str], requests: Sequence[Request]) -> list[Prediction]:
-        """All requests in one pass of the model; then one image after the other, which bounds the memory."""
-        batch = torch.stack([request.image for request in requests]).to(self.device)
+    def predict(self, tasks: Sequence[str], images: Sequence[Tensor]) -> list[Passed]:
+        """All images `[3, h, w]` in one pass of the model."""
+        batch = torch.stack(list(images)).to(self.device)
         with timed(self.model, self.device) as watch:
             raw = raw_outputs(self.model, batch, tasks)
-        timing = self._timing(watch.milliseconds(), tasks, len(requests))
-        return [
-            Prediction(
-                height=request.size[0],
-                width=request.size[1],
-                tasks={name: _encoded(self.model.tasks[name], values[index], request) for name, values in raw.items()},
-                timing=timing,
-            )
-            for index, request in enumerate(requests)
-        ]
+        timing = self._timing(watch.milliseconds(), tasks, len(images))
+        return [Passed({name: values[index] for name, values in raw.items()}, timing) for index in range(len(images))]
 
     def _timing(self, parts: dict[str, float], tasks: Sequence[str], batch_size: int) -> Timing:
         tree = self.model.tree
@@ -146,24 +125,3 @@ class Served:
                 max_batch=limits.max_batch,
             ),
         )
-
-
-def _encoded(task: Task, raw: Tensor, request: Request) -> TaskOutput:
-    output = ImageOutput(task, raw, request.size)
-    if request.scores and request.format != "png" and task.target_kind == "classes":
-        value = output.scores()
-    else:
-        value = output.prediction()
-    array = value.numpy()
-    answer = TaskOutput(shape=list(value.shape), low=_finite(array.min()), high=_finite(array.max()))
-    if request.format == "npy":
-        answer.npy = b64encode(npy_bytes(value)).decode()
-    if request.format == "png" and task.dense:
-        answer.png = b64encode(image_bytes(picture(task, value), "PNG", compress_level=QUICKLY)).decode()
-    if request.format == "json" or not task.dense:
-        answer.values = value.tolist()
-    return answer
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

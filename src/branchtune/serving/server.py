@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import sys
 import warnings
@@ -22,7 +23,7 @@ SECONDS_TO_FINISH = 5
 
 
 def serve(load: Callable[[], Served], limits: Limits, *, host: str, port: int) -> None:
-    """Serve until Ctrl-C.
+    """Serve until Ctrl-C; while the model loads, that ends the whole process.
 
     Args:
         load: makes the model, while the server answers already.
@@ -53,7 +54,10 @@ def serve(load: Callable[[], Served], limits: Limits, *, host: str, port: int) -
         server.run(sockets=[listening])
     if failures:
         raise failures[0]
-    print("stopped")
+    print("stopped", flush=True)
+    if app.state.service.loading:  # Python would wait for the thread until the model is there
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

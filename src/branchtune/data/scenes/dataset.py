@@ -36,7 +36,8 @@ class Scenes(Dataset[dict[str, Any]]):
         image_size: height and width in pixels.
         seed: seed of the scenes.
         tasks: labels to yield; all dense ones if None.
-        mean, std: the image is normalised to (image - mean) / std, per channel.
+        mean: per channel; the image is normalised to (image - mean) / std.
+        std: per channel.
 
     Raises:
         UserError: unknown split or label, count or size below 1.

@@ -1,6 +1,7 @@
 "use strict";
 
 const one = (id) => document.getElementById(id);
+// answer: the server's, with the image and the name that it was given for.
 const state = { model: null, image: null, name: "", on: new Set(), answer: null, request: null, opacity: 75 };
 
 function element(tag, attributes = {}, ...children) {
@@ -22,21 +23,23 @@ function complain(text) {
 
 // The answer's JSON; an Error with the server's one line where it refused.
 async function ask(url, options) {
-  let response;
+  let response, answer;
   try {
     response = await fetch(url, options);
+    answer = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer: is branchtune serve still running?");
+    if (!response) throw new Error("The server does not answer: is branchtune serve still running?");
+    if (response.ok) throw new Error("The server's answer broke off.");
+    answer = { detail: `The server failed (${response.status}).` };
   }
-  const answer = await response.json().catch(() => ({ detail: `The server failed (${response.status}).` }));
   if (!response.ok) throw new Error(answer.detail);
   return answer;
 }
 
-function send(tasks, format, options) {
+function send(image, tasks, format, options) {
   const form = new FormData();
-  form.append("image", state.image, "image");
+  form.append("image", image, "image");
   for (const task of tasks) form.append("tasks", task);
   form.append("format", format);
   return ask("predict", { method: "POST", body: form, ...options });
@@ -45,7 +48,7 @@ function send(tasks, format, options) {
 const ms = (value) => value === undefined ? "" : value < 10 ? value.toFixed(1) : value.toFixed(0);
 const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 const wanted = () => state.model.tasks.map((task) => task.name).filter((name) => state.on.has(name));
-const stem = () => state.name.replace(/\.[^.]*$/, "") || "image";
+const stem = (name) => name.replace(/\.[^.]*$/, "") || "image";
 
 // ---- the image
 
@@ -58,7 +61,9 @@ async function choose(image, name) {
   }
   const before = { image: state.image, name: state.name };
   Object.assign(state, { image, name });
-  if (await predict() === "refused") Object.assign(state, before);
+  if (await predict() !== "refused") return;
+  const shown = state.answer ?? before;
+  Object.assign(state, { image: shown.image, name: shown.name });
 }
 
 // "refused" where the server, or the way to it, failed.
@@ -75,20 +80,23 @@ async function predict() {
     drawTree();
     return "done";
   }
+  const { image, name } = state;
   const request = state.request = new AbortController();
   let outcome = "done";
   one("outputs").setAttribute("aria-busy", "true");
   say(`Computing ${tasks.length === 1 ? tasks[0] : tasks.length + " tasks"} …`);
   try {
-    state.answer = await send(tasks, "png", { signal: request.signal });
+    const answer = await send(image, tasks, "png", { signal: request.signal });
+    state.answer = { ...answer, image, seen: answer.image, name };
     complain("");
-    say(`${state.name}, ${state.answer.height} pixels high and ${state.answer.width} wide`);
+    say(`${name}, ${state.answer.height} pixels high and ${state.answer.width} wide`);
     showFigures();
   } catch (error) {
     if (error.name === "AbortError") return "replaced";
     outcome = "refused";
-    complain(`${state.name}: ${error.message}`);
-    say(state.answer ? "The outputs are those of the image before." : "No image yet.");
+    complain(`${name}: ${error.message}`);
+    say(!state.answer ? "No outputs yet." : state.answer.image === image ? "The outputs are those from before."
+      : `The outputs are those of ${state.answer.name}.`);
   }
   one("outputs").setAttribute("aria-busy", "false");
   drawTree();
@@ -113,9 +121,9 @@ function figure(task, output, opacity) {
   const caption = element("figcaption", {}, task.name, element("span", {}, output.shape.join(" x ")));
   const made = element("figure", { "data-task": task.name }, caption);
   if (output.png) {
-    const over = element("img", { src: `data:image/png;base64,${output.png}`, alt: `${task.name} of ${state.name}` });
+    const over = element("img", { src: `data:image/png;base64,${output.png}`, alt: `${task.name} of ${state.answer.name}` });
     over.style.opacity = opacity / 100;
-    const below = element("img", { src: `data:image/jpeg;base64,${state.answer.image}`, alt: "" });
+    const below = element("img", { src: `data:image/jpeg;base64,${state.answer.seen}`, alt: "" });
     const slider = element("input", {
       type: "range", min: 0, max: 100, value: opacity, "aria-label": `opacity of ${task.name}`,
       oninput: (event) => { over.style.opacity = event.target.value / 100; },
@@ -145,12 +153,13 @@ function download(task, format) {
 }
 
 async function save(task, format) {
+  const shown = state.answer;
   complain("");
   try {
-    const answer = format === "png" ? state.answer : await send([task], format);
+    const answer = format === "png" ? shown : await send(shown.image, [task], format);
     const bytes = Uint8Array.from(atob(answer.tasks[task][format]), (letter) => letter.charCodeAt(0));
     const url = URL.createObjectURL(new Blob([bytes]));
-    element("a", { href: url, download: `${stem()}.${task}.${format}` }).click();
+    element("a", { href: url, download: `${stem(shown.name)}.${task}.${format}` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60000);
   } catch (error) {
     complain(`${task}.${format}: ${error.message}`);
