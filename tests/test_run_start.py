@@ -98,6 +98,12 @@ def test_removing_writes_a_finished_run(finished: Path, removed: Path, capsys: p
     assert "edge" not in capsys.readouterr().out
 
 
+def test_removing_again_finds_what_is_there(finished: Path, removed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["remove-task", str(run_of(finished)), "edge", "--name=removed", "--quiet"]) == 0
+    assert f"{removed} is finished" in capsys.readouterr().out
+
+
 def test_both_end_with_a_table_in_a_format_of_ones_choice(
     finished: Path, removed: Path, added: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,9 @@ def derived(
     settings, chosen = configured(command, text, [file, f"--output={beside}", *argv[1:]], takes=wants, **options)
     if settings.config.name == finished.config.name and Path(settings.config.output) == beside:
         raise UserError(f"--name is not set: the new run needs a name of its own, {finished.config.name!r} is RUN's")
-    keys = {key: chosen[key] for key in StartFromConfig.__dataclass_fields__ if key in options}
+    # All of them, also those that are no option here: in the run's own file they have their defaults.
+    known = {field.name: field.default for field in fields(StartFromConfig) if field.name != "run"}
+    keys = {key: chosen[key] if key in options else default for key, default in known.items()}
     return settings.on_one_device().but(start_from=Namespace(run=str(run), **keys)), chosen
 
 
