@@ -254,7 +254,10 @@ class Workbench:
         reference = packaged or Reference.load(self.config.reference)
         missing = [task.name for task in self.tasks if task.name not in reference.metrics]
         if missing:
-            raise UserError(f"reference {reference.id!r} has no value for task {missing[0]!r}: set --reference null")
+            raise UserError(
+                f"reference {reference.id!r} has no value for task {missing[0]!r}: delete tasks.{missing[0]} from the "
+                "configuration, or set --reference null"
+            )
         relative_gains(dict.fromkeys(self.names, 1.0), reference.metrics, dict.fromkeys(self.names, True))
         return reference
 
