@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import branchtune as bt
+from branchtune.data.check import check_source
 from branchtune.data.collate import Collate
 from branchtune.data.declared import read_declaration
 from branchtune.data.rows import Rows
@@ -161,3 +162,12 @@ def test_parquet_files_are_read_through_datasets(folder: Path):
     (folder / "dataset.yaml").write_text(text.replace("column: normal", "column: normall"))
     with pytest.raises(UserError, match="did you mean 'normal'"):
         Rows.load(folder, tasks())
+
+
+def test_a_bad_image_hides_no_bad_label(folder: Path):
+    rows = make_rows(2)
+    rows[1]["image"], rows[1]["segmentation"] = None, np.full(SHAPE, 13)
+    summary, _ = check_source(source(folder, rows, val=make_rows(1, seed=1)))
+    image, label = (problem.text for problem in summary.problems)
+    assert "column 'image': is empty" in image
+    assert "column 'segmentation': value 13" in label
