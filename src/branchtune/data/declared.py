@@ -16,6 +16,9 @@ from branchtune.errors import UserError, unknown
 from branchtune.tasks.task import Task
 from branchtune.yaml_file import check_yaml
 
+FILE_SPLITS = {"train": "train.txt", "val": "val.txt"}
+TABLE_SPLITS = {"train": "train", "val": "validation"}
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -24,7 +27,8 @@ class Declaration:
     Args:
         tasks: the labels by name.
         images: folder of the images.
-        splits: the list of ids of each split, relative to the file; for a table the name of its split.
+        splits: the list of ids of each split, relative to the file; for a table the names of its splits, by default
+            `{train: train, val: validation}`.
         huggingface: arguments of `datasets.load_dataset`, for data that lie in a table; null for files.
         image: column of the images, in a table.
         id: column of the ids, in a table; null numbers the rows.
@@ -32,7 +36,7 @@ class Declaration:
 
     tasks: dict[str, Label]
     images: str = "images"
-    splits: dict[str, str] = field(default_factory=lambda: {"train": "train.txt", "val": "val.txt"})
+    splits: dict[str, str] = field(default_factory=lambda: dict(FILE_SPLITS))
     huggingface: dict[str, Any] | None = None
     image: str = "image"
     id: str | None = None
@@ -54,6 +58,8 @@ def read_declaration(path: Path) -> Declaration:
         raise UserError(f"{path}: no such file, it declares the tasks of the data (see the README)")
     check_yaml(path)
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if content.get("huggingface") is not None:
+        content.setdefault("splits", dict(TABLE_SPLITS))
     declaration = _build(Declaration, content, str(path))
     if not isinstance(declaration.tasks, Mapping) or not declaration.tasks:
         raise UserError(f"{path}: tasks is empty, declare at least one label")

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from branchtune.data.declared import Declaration, check_classes, read_declaration
+from branchtune.data.declared_label import FILE
 from branchtune.data.decoding import as_rgb
 from branchtune.data.label_files import check_size
 from branchtune.data.source import Source, check_tasks
@@ -151,7 +152,9 @@ def load_tables(declaration: Declaration, root: Path) -> dict[str, Any]:
             tables[split] = datasets.load_dataset(**arguments, split=name)
         except Exception as error:  # of the network, the hub, the cache, the reader
             reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{arguments['path']}: split {name!r} cannot be loaded ({reason})") from error
+            raise UserError(
+                f"{arguments['path']}: split {name!r} cannot be loaded ({reason}), correct splits in {FILE} or the data"
+            ) from error
     return tables
 
 
