@@ -65,12 +65,35 @@ def test_one_configuration_shows_every_key() -> None:
 
 
 PROTOCOL = [path for path in CONFIGS if path.stem.endswith("_448")]
+WEIGHTS = {"semseg": 1, "depth": 1, "human_parts": 2, "sal": 5, "edge": 50, "normals": 10}
 MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_both_benchmarks_have_both_backbones() -> None:
     names = [f"{data}_{backbone}_448" for data in ("nyud", "pascal") for backbone in ("pvt_v2_b2", "swin_tiny")]
     assert [path.stem for path in PROTOCOL] == names
+
+
+@pytest.mark.parametrize("path", PROTOCOL, ids=lambda path: path.stem)
+def test_the_recipe_has_the_published_numbers(path: Path) -> None:
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    names = (
+        ("semseg", "human_parts", "sal", "normals") if "pascal" in path.stem else ("semseg", "depth", "normals", "edge")
+    )
+    weights = {name: task["init_args"]["weight"] for name, task in recipe["tasks"].items()}
+    assert weights == {name: WEIGHTS[name] for name in names}
+    data, optimizer, trainer = recipe["data"], recipe["optimizer"]["init_args"], recipe["trainer"]
+    assert (data["image_size"], data["batch_size"], data["interpolation"]) == ([448, 448], 32, "cubic")
+    assert optimizer["backbone_lr"] == pytest.approx(5e-4 * data["batch_size"] / 512)
+    assert optimizer["weight_decay"] == 0.05
+    assert recipe["schedule"] == {"warmup_epochs": 20, "kind": "cosine"}
+    assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (300, 5.0)
+    augmentation = {"flip": 0.5, "scales": [1.0, 1.2, 1.5], "window": "centre"}
+    if "pascal" in path.stem:
+        augmentation = {"flip": 0.5, "scales": [1.0], "rotation": 20, "scale_range": [0.75, 1.25], "fill": "zero"}
+    assert data["augmentation"] == augmentation
+    if "swin" in path.stem:
+        assert recipe["backbone"]["kwargs"] == {"drop_path_rate": 0.2}
 
 
 @pytest.mark.parametrize("path", PROTOCOL, ids=lambda path: path.stem)
