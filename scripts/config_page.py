@@ -21,7 +21,8 @@ import branchtune
 from branchtune import config
 from branchtune.atomic import write_text
 from branchtune.data.augmentation import Augmentation
-from branchtune.data.declared import Declaration, Label
+from branchtune.data.declared import Declaration
+from branchtune.data.declared_label import Label
 from branchtune.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]

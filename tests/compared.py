@@ -3,4 +3,6 @@
 from __future__ import annotations
 
 METHODS = ["branched", "shared", "comb", "random", "anti", "decoders"]
+# Three different ones: what is tuned for a method can be told from the others.
+RATES = {"lr": 0.001, "decoder_lr": 0.002, "backbone_lr": 0.0005}
 ARGUMENTS = [f"--methods={METHODS}".replace("'", ""), "--seeds=[0,1]", "--quiet", "--name=versus"]

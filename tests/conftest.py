@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from compared import ARGUMENTS
+from compared import ARGUMENTS, RATES
 from tiny_run import write_config
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("compare")
     config = write_config(folder)
-    config.write_text(config.read_text().replace("max_epochs: 3", "max_epochs: 1"))
+    text = config.read_text().replace("max_epochs: 3", "max_epochs: 1")
+    config.write_text(f"{text}optimizer: {{class_path: branchtune.WeightedSum, init_args: {RATES}}}\n")
     assert main(["compare", str(config), *ARGUMENTS, "--grid=[1,3]"]) == 0
     return folder
 

@@ -11,38 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bad_nyud import FIRST, LAST, corrupt_image, list_twice, other_size, out_of_range, overlap, unlink, unlink_image
 from branchtune.cli.main import main
+from branchtune.data.problems import Problem, describe_skipped
 from folder_tree import write_folder_tree
-from nyud_tree import HEIGHT, SPLITS, WIDTH, write_ids, write_nyud_tree
+from nyud_tree import HEIGHT, SPLITS, WIDTH, write_nyud_tree
 from pascal_tree import write_pascal_tree
 from tiny_run import write_config
-
-FIRST, LAST = SPLITS["train"][0], SPLITS["train"][-1]
-
-
-def list_twice(root: Path) -> None:
-    write_ids(root, "train", [*SPLITS["train"], FIRST])
-
-
-def overlap(root: Path) -> None:
-    write_ids(root, "train", [*SPLITS["train"], SPLITS["val"][0]])
-
-
-def unlink(root: Path) -> None:
-    (root / "depth" / f"{LAST}.npy").unlink()
-
-
-def corrupt_image(root: Path) -> None:
-    (root / "images" / f"{LAST}.jpg").write_bytes(b"\xff\xd8 no image")
-
-
-def other_size(root: Path) -> None:
-    np.save(root / "edge" / f"{LAST}.npy", np.zeros((5, 6)))
-
-
-def out_of_range(root: Path) -> None:
-    Image.fromarray(np.full((HEIGHT, WIDTH), 41, np.uint8)).save(root / "segmentation" / f"{LAST}.png")
-
 
 BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "an id listed twice": (list_twice, f"train: listed twice: .*train.txt: {FIRST} is listed twice", 4),
@@ -107,7 +82,7 @@ def test_fit_skips_and_counts_it(tmp_path: Path, root: Path, case: str, capsys: 
     assert main(["fit", str(config), "--quiet", *arguments]) == 0
     out = capsys.readouterr().out
     report = json.loads((tmp_path / "runs" / "tiny" / "manifest.json").read_text())["data"]
-    assert out.count("train: skipped 1 entries") == 1
+    assert out.count("train: skipped 1 " + ("repeated id" if spoil is list_twice else "image")) == 1
     assert report["train"]["samples"] == left
     assert len(report["train"]["problems"]) == 1
     assert report["val"] == {"samples": 2, "skipped": 0, "problems": []}
@@ -121,6 +96,41 @@ def test_a_run_is_not_continued_on_other_data(tmp_path: Path, root: Path, capsys
     unlink(root)
     assert main(arguments) == 2
     assert "split 'train' has 3 samples, but this run began with 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00"])
+def test_a_list_that_cannot_be_read_hides_nothing_of_another_split(
+    root: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlink(root)
+    (root / "gt_sets" / "val.txt").write_bytes(content)
+    assert check(root) == 2
+    out = capsys.readouterr().out
+    assert f"depth/{LAST}.npy is missing" in out
+    assert "val: bad list: " in out
+    assert "train: bad list" not in out
+
+
+@pytest.mark.parametrize("spoil", [corrupt_image, unlink_image])
+def test_a_bad_image_hides_no_bad_label(
+    root: Path, spoil: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(root)
+    out_of_range(root)
+    assert check(root) == 2
+    captured = capsys.readouterr()
+    assert f"{LAST}.jpg" in captured.out
+    assert f"{LAST}.png: value 41 is above" in captured.out
+    assert "2 problems" in captured.err
+
+
+def test_what_is_skipped_is_counted_in_images() -> None:
+    problems = [Problem("train", "a", "missing file", f"{name}/a is missing") for name in ("x", "y", "z", "w")]
+    assert describe_skipped(problems).startswith("skipped 1 image (missing file 4): x/a is missing; y/a")
+    problems += [Problem("train", "b", "bad content", "b"), Problem("train", "c", "listed twice", "c is listed twice")]
+    assert describe_skipped(problems).startswith("skipped 2 images and 1 repeated id (missing file 4, bad content 1, ")
+    problems.append(Problem("train", "a", "listed twice", "a is listed twice"))
+    assert describe_skipped(problems).startswith("skipped 2 images and 1 repeated id (")
 
 
 def test_several_problems_are_all_named_and_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

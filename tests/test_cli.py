@@ -240,7 +240,8 @@ def test_a_reference_without_a_task_or_with_a_zero(tmp_path: Path, capsys: pytes
     values = {"semseg": 0.4, "depth": 1.0, "normals": 20.0}
     Reference("ours", values).save(tmp_path / "reference.json")
     argument = f"--reference={tmp_path / 'reference.json'}"
-    assert "'ours' has no value for task 'edge'" in refused(["fit", "{config}", argument], config, capsys)
+    expected = "'ours' has no value for task 'edge': delete tasks.edge from the configuration, or set --reference null"
+    assert expected in refused(["fit", "{config}", argument], config, capsys)
     Reference("ours", {**values, "edge": 0.0}).save(tmp_path / "reference.json")
     assert "task 'edge': the reference is 0.0" in refused(["fit", "{config}", argument], config, capsys)
 

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from branchtune.cli.main import main
+from branchtune.comparison.methods import with_rate
 from branchtune.comparison.outcome import outcome
 from branchtune.comparison.result import Comparison, Tuning
-from compared import METHODS
+from branchtune.settings import Settings
+from compared import METHODS, RATES
 from tiny_run import write_config
 
 
@@ -64,10 +67,19 @@ def test_rates_of_another_grid_are_refused(
 
 
 def test_the_tuned_rate_is_the_one_that_the_method_trains_with(compared: Path) -> None:
-    for method, key in (("branched", "lr"), ("decoders", "lr"), ("single", "lr")):
-        name = f"{method}-x3-0" if method != "single" else "single-x3/single-depth-0"
-        text = (compared / "runs" / "versus" / name / "config.yaml").read_text()
-        assert f"    {key}: 0.003\n" in text
+    settings = Settings.load(compared / "tiny.yaml")
+    configs = {"full": with_rate(settings, "full", 3).text()}  # which the comparison leaves out
+    for method, run in (
+        ("branched", "branched-x3-0"),
+        ("decoders", "decoders-x3-0"),
+        ("single", "single-x3/single-depth-0"),
+    ):
+        configs[method] = (compared / "runs" / "versus" / run / "config.yaml").read_text()
+    tuned = {"branched": "lr", "decoders": "decoder_lr", "single": "backbone_lr", "full": "backbone_lr"}
+    for method, text in configs.items():
+        rates = yaml.safe_load(text)["optimizer"]["init_args"]
+        expected = {**RATES, tuned[method]: 3 * RATES[tuned[method]]}
+        assert {key: rates[key] for key in RATES} == pytest.approx(expected), method
 
 
 def test_several_processes_give_the_same_numbers_and_take_over_tuned_rates(

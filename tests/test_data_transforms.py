@@ -197,6 +197,20 @@ def test_windows_reach_every_border():
     assert {out["edge"][0, 0].item() for out in outs} == {0, 1, 2, 3, 4}
 
 
+def test_a_centred_window_leaves_equal_margins():
+    sample = {
+        "image": torch.zeros(3, 8, 12),
+        "semseg": torch.arange(12, dtype=torch.uint8).repeat(8, 1),
+        "edge": torch.arange(8, dtype=torch.uint8)[:, None].repeat(1, 12),
+    }
+    centred = Augmentation(flip=0, scales=(2.0,), window="centre")
+    transform = Transform(KINDS, (4, 6), **PLAIN, augmentation=centred)
+    for index in range(20):
+        out = transform(sample, sample_generator(0, 0, index))
+        assert out["semseg"].tolist() == [[3, 4, 5, 6, 7, 8]] * 4
+        assert out["edge"][:, 0].tolist() == [2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

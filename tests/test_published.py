@@ -66,7 +66,7 @@ def test_methods_are_named_once() -> None:
 def test_references_are_in_the_units_of_the_metrics() -> None:
     pascal = packaged_reference("pascal_swin_t_single_task")
     assert pascal is not None
-    assert pascal.metrics == pytest.approx({"semseg": 0.6721, "parts": 0.6193, "saliency": 0.6235, "normals": 17.97})
+    assert pascal.metrics == pytest.approx({"semseg": 0.6721, "human_parts": 0.6193, "sal": 0.6235, "normals": 17.97})
     assert pascal.id == "pascal_swin_t_single_task"
     assert pascal.settings["image_size"] == [448, 448]
     nyud = packaged_reference("nyud_swin_t_single_task")
@@ -77,7 +77,7 @@ def test_references_are_in_the_units_of_the_metrics() -> None:
 def test_results_of_this_package_compare_with_a_published_reference() -> None:
     reference = packaged_reference("pascal_swin_t_single_task")
     assert reference is not None
-    results = {"semseg": 0.6790, "parts": 0.5984, "saliency": 0.6540, "normals": 16.60}
+    results = {"semseg": 0.6790, "human_parts": 0.5984, "sal": 0.6540, "normals": 16.60}
     directions = {name: task.higher_is_better for name, task in TABLES["pascal_swin_t"].tasks.items()}
     assert bt.delta_m(results, reference.metrics, directions) == pytest.approx(2.55, abs=0.02)
 
@@ -85,8 +85,8 @@ def test_results_of_this_package_compare_with_a_published_reference() -> None:
 def test_metrics_and_directions_are_those_of_the_tasks() -> None:
     tasks = {
         "semseg": bt.SemanticSegmentation("semseg", 21),
-        "parts": bt.HumanParts("parts"),
-        "saliency": bt.Saliency("saliency"),
+        "human_parts": bt.HumanParts("human_parts"),
+        "sal": bt.Saliency("sal"),
         "normals": bt.Normals("normals"),
         "depth": bt.Depth("depth"),
     }

@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 
 import branchtune as bt
+from branchtune.cli.main import main
+from branchtune.data.check import check_source
 from branchtune.data.collate import Collate
 from branchtune.data.declared import read_declaration
 from branchtune.data.rows import Rows
 from branchtune.data.stored import StoredSamples
 from branchtune.errors import UserError
+from tiny_run import write_config
 
 HEIGHT, WIDTH = 12, 16
 SHAPE = (HEIGHT, WIDTH)
@@ -57,6 +60,20 @@ def make_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "dataset.yaml").write_text(YAML)
     return tmp_path
+
+
+def with_cache(folder: Path, text: str) -> str:
+    """Write a declaration whose cache lies in the folder too."""
+    text = text.replace("path: parquet", f"path: parquet, cache_dir: {folder / 'cache'}")
+    (folder / "dataset.yaml").write_text(text)
+    return text
+
+
+def write_parquet(folder: Path, train: list[dict[str, Any]], val: list[dict[str, Any]]) -> None:
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    for name, part in (("train", train), ("val", val)):
+        columns = {key: [row[key].tolist() for row in part] for key in part[0]}
+        parquet.write_table(arrow.table(columns), folder / f"{name}.parquet")
 
 
 def source(folder: Path, rows: list[dict[str, Any]], **tables: Any) -> Rows:
@@ -148,16 +165,49 @@ def test_the_package_is_asked_for_where_it_is_absent(folder: Path, monkeypatch: 
 
 def test_parquet_files_are_read_through_datasets(folder: Path):
     pytest.importorskip("datasets", reason="the optional extra hf is not installed")
-    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-    text = YAML.replace("path: parquet", f"path: parquet, cache_dir: {folder / 'cache'}")
-    (folder / "dataset.yaml").write_text(text)
+    text = with_cache(folder, YAML)
     rows = make_rows(3)
-    for name, part in (("train", rows[:2]), ("val", rows[2:])):
-        columns = {key: [row[key].tolist() for row in part] for key in part[0]}
-        parquet.write_table(arrow.table(columns), folder / f"{name}.parquet")
+    write_parquet(folder, rows[:2], rows[2:])
     found = Rows.load(folder, tasks())
     assert (len(found.listed("train")), len(found.listed("val"))) == (2, 1)
     torch.testing.assert_close(found.read("val-000000")["image"], torch.from_numpy(rows[2]["image"]))
     (folder / "dataset.yaml").write_text(text.replace("column: normal", "column: normall"))
     with pytest.raises(UserError, match="did you mean 'normal'"):
         Rows.load(folder, tasks())
+
+
+def test_a_table_without_splits_is_checked_and_trained_on(folder: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("datasets", reason="the optional extra hf is not installed")
+    with_cache(folder, "\n".join(line for line in YAML.splitlines() if not line.startswith("splits:")))
+    rows = make_rows(6)
+    write_parquet(folder, rows[:4], rows[4:])
+    assert main(["check-data", str(folder), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "huggingface, train 4 listed, val 2 listed" in out
+    assert "no problems found" in out
+    listed = (
+        "{semseg: {class_path: branchtune.SemanticSegmentation, init_args: {name: semseg, num_classes: 13}}, "
+        "depth: {class_path: branchtune.Depth, init_args: {name: depth}}}"
+    )
+    arguments = ["--data.kind=huggingface", f"--data.root={folder}", f"--tasks={listed}", "--method=decoders"]
+    config = write_config(folder, folder / "unused")
+    assert main(["fit", str(config), "--quiet", "--trainer.max_epochs=1", "--tree.groups=null", *arguments]) == 0
+    assert (folder / "runs" / "tiny" / "results.json").is_file()
+
+
+def test_a_split_that_a_table_lacks_is_named(folder: Path):
+    pytest.importorskip("datasets", reason="the optional extra hf is not installed")
+    with_cache(folder, YAML.replace("val: validation", "val: valid"))
+    rows = make_rows(2)
+    write_parquet(folder, rows[:1], rows[1:])
+    with pytest.raises(UserError, match=r"parquet: split 'valid' cannot be loaded .*, correct splits in dataset\.yaml"):
+        Rows.load(folder, tasks())
+
+
+def test_a_bad_image_hides_no_bad_label(folder: Path):
+    rows = make_rows(2)
+    rows[1]["image"], rows[1]["segmentation"] = None, np.full(SHAPE, 13)
+    summary, _ = check_source(source(folder, rows, val=make_rows(1, seed=1)))
+    image, label = (problem.text for problem in summary.problems)
+    assert "column 'image': is empty" in image
+    assert "column 'segmentation': value 13" in label

@@ -1,17 +1,31 @@
-"""Data that turn out to be bad in the middle of a run."""
+"""Data that turn out to be bad in the middle of a run, or before it where bad samples are skipped."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bad_nyud import corrupt_image, list_twice, other_size, out_of_range, unlink
 from branchtune.cli.main import main
 from branchtune.errors import UserError
 from branchtune.run.loaders import check_sizes
+from folder_tree import write_folder_tree
+from nyud_tree import SPLITS
 from tiny_run import write_config
+
+QUICK = ["--quiet", "--method=decoders", "--tree.groups=null", "--trainer.max_epochs=1"]
+DEPTH = "depth: {class_path: branchtune.Depth, init_args: {name: depth}}"
+SALIENCY = "mask: {class_path: branchtune.Saliency, init_args: {name: mask}}"
+
+
+def written(tmp_path: Path, name: str) -> Any:
+    return json.loads((tmp_path / "runs" / "tiny" / name).read_text())
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -53,3 +67,74 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path, capsys: pytest.C
 def test_a_split_of_which_nothing_is_left() -> None:
     with pytest.raises(UserError, match="there is no validation image: give at least 1"):
         check_sizes({"train": 4, "val": 0}, compares=False, processes=1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "left", "skipped"),
+    [
+        (unlink, 1, "1 image (missing file 1)"),
+        (corrupt_image, 1, "1 image (bad content 1)"),
+        (other_size, 1, "1 image (bad content 1)"),
+        (out_of_range, 1, "1 image (bad content 1)"),
+        (list_twice, 2, "1 repeated id (listed twice 1)"),
+    ],
+)
+def test_a_bad_validation_sample_is_skipped_and_counted(
+    tmp_path: Path, spoil: Callable[[Path, str], None], left: int, skipped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    spoil(tmp_path / "nyud", "val")
+    assert main(["fit", str(config), "--data.on_bad=skip", *QUICK]) == 0
+    assert f"val: skipped {skipped}: " in capsys.readouterr().out
+    report = written(tmp_path, "manifest.json")["data"]
+    assert (report["val"]["samples"], report["val"]["skipped"]) == (left, 2 - left)
+    assert report["train"] == {"samples": 4, "skipped": 0, "problems": []}
+
+
+def test_a_bad_validation_sample_is_named_where_it_is_not_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    corrupt_image(tmp_path / "nyud", "val")
+    assert main(["fit", str(config), *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert f"{SPLITS['val'][-1]}.jpg: cannot be decoded" in error
+    assert error.count("\n") == 1
+
+
+def folder_run(tmp_path: Path, declared: str, *tasks: str) -> tuple[Path, list[str]]:
+    """A folder that declares these labels, and the command that trains the tasks on it."""
+    root = write_folder_tree(tmp_path / "own")
+    (root / "dataset.yaml").write_text(f"tasks: {declared}")
+    arguments = ["--data.kind=folder", f"--data.root={root}", f"--tasks={{{', '.join(tasks)}}}", "--data.batch_size=4"]
+    return root, ["fit", str(write_config(tmp_path)), *arguments, *QUICK]
+
+
+def test_a_partial_label_trains_on_the_samples_that_have_it(tmp_path: Path) -> None:
+    declared = "{depth: {kind: depth, units: mm}, mask: {kind: values, range: [0, 1], partial: true}}"
+    root, fit = folder_run(tmp_path, declared, DEPTH, SALIENCY)
+    (root / "mask").mkdir()
+    for id_ in ("a", "c", "e"):  # two of four in train, one of two in val
+        np.save(root / "mask" / f"{id_}.npy", np.eye(12, 16))
+    assert main(fit) == 0
+    metrics = written(tmp_path, "results.json")["metrics"]
+    assert 0 <= metrics["mask"]["max_iou"] <= 1
+    assert metrics["depth"]["rmse"] > 0
+    report = written(tmp_path, "manifest.json")["data"]
+    assert (report["train"]["samples"], report["val"]["samples"]) == (4, 2)
+
+
+def test_a_value_out_of_the_declared_range_is_named_refused_and_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, fit = folder_run(tmp_path, "{depth: {kind: depth, units: mm, range: [0.4, 9.5]}}", DEPTH)
+    Image.fromarray(np.full((12, 16), 9600, np.uint16)).save(root / "depth" / "d.png")
+    message = f"{root / 'depth' / 'd.png'}: value 9.6 at row 0, column 0 is outside the declared 0.4 to 9.5 metres"
+    assert main(["check-data", str(root), "--quiet"]) == 2
+    assert message in " ".join(capsys.readouterr().out.split())
+    assert main(fit) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert main([*fit, "--data.on_bad=skip", "--name=skipping"]) == 0
+    assert f"train: skipped 1 image (bad content 1): {message}" in " ".join(capsys.readouterr().out.split())

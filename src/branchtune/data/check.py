@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from branchtune.data.problems import Problem
+from branchtune.data.problems import Problem, left_out
 from branchtune.data.source import Source
 from branchtune.data.transforms import Sample
 from branchtune.errors import UserError, unknown
@@ -144,7 +144,7 @@ def _check_split(
     summary.listed = len(ids)
     summary.labels = {name: LabelSummary(source.kinds[name], channels) for name, channels in source.labels.items()}
     gone = {problem.id for problem in summary.problems if problem.kind == "missing file"}
-    unusable = {problem.id for problem in summary.problems if problem.kind != "listed twice"}
+    unusable = left_out(summary.problems)
     tried = list(dict.fromkeys(ids))[:limit]
     advance = begin(split, len(tried)) if begin else None
     for id_, sample, reasons in DataLoader(_Raw(source, tried, gone), batch_size=None, num_workers=workers):
@@ -187,14 +187,30 @@ class _Raw(Dataset[tuple[str, Sample, list[str]]]):
 
 
 def _reasons(source: Source, id_: str) -> list[str]:
-    """What is wrong with each label of a sample by itself; files that are missing are named elsewhere."""
+    """What is wrong with image and labels of a sample, each by itself; files that are missing are named elsewhere."""
     found: dict[str, None] = {}
-    for name, channels in source.labels.items():
-        alone = copy.copy(source)
-        alone.labels = {name: channels}
+
+    def attempt(read: Callable[..., Any], *arguments: Any) -> None:
         try:
-            if not alone.missing([id_]):
-                alone.read(id_)
+            read(*arguments)
         except UserError as error:
             found[str(error)] = None
+
+    image = _with_labels(source, {})
+    image_is_missing = bool(image.missing([id_]))
+    if not image_is_missing:
+        attempt(image.read, id_)
+    for name, channels in source.labels.items():
+        alone = _with_labels(source, {name: channels})
+        if len(alone.missing([id_])) > image_is_missing:
+            continue
+        attempt(alone.read_label, id_, name)
+        if not image_is_missing:
+            attempt(alone.read, id_)
     return list(found)
+
+
+def _with_labels(source: Source, labels: dict[str, int]) -> Source:
+    changed = copy.copy(source)
+    changed.labels = labels
+    return changed

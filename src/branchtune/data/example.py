@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from branchtune.atomic import replace_directory
-from branchtune.data.declared import FILE
+from branchtune.data.declared_label import FILE
 from branchtune.data.scenes import CLASSES, render_scene
 from branchtune.errors import UserError
 

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from branchtune.data.declared import FILE, Label, check_classes, read_declaration
+from branchtune.data.declared import check_classes, read_declaration
+from branchtune.data.declared_label import FILE, Label
 from branchtune.data.decoding import read_array, read_values_image
 from branchtune.data.label_files import Field, LabelFiles
 from branchtune.data.source import check_tasks

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from branchtune.data.decoding import read_image
 from branchtune.data.source import Source, check_tasks
@@ -115,16 +116,24 @@ class LabelFiles(Source):
     def read(self, id_: str) -> Sample:
         image = read_image(self._path(self.image, id_))
         sample: Sample = {"id": id_, "image": torch.from_numpy(image).permute(2, 0, 1)}
-        for name, channels in self.labels.items():
-            field = self.fields[name]
-            paths = [self._path(template, id_) for template in field.files]
-            if field.optional and not paths[0].exists():
-                continue
-            target = field.read(channels, *paths)
+        for name in self.labels:
+            paths, target = self._label(id_, name)
             if target is not None:
                 check_size(paths[0], target, image)
                 sample[name] = torch.from_numpy(np.ascontiguousarray(target))
         return sample
+
+    def read_label(self, id_: str, name: str) -> Tensor | None:
+        _, target = self._label(id_, name)
+        return None if target is None else torch.from_numpy(np.ascontiguousarray(target))
+
+    def _label(self, id_: str, name: str) -> tuple[list[Path], np.ndarray | None]:
+        """The files of a label, and what they hold."""
+        field = self.fields[name]
+        paths = [self._path(template, id_) for template in field.files]
+        if field.optional and not paths[0].exists():
+            return paths, None
+        return paths, field.read(self.labels[name], *paths)
 
     def _list(self, split: str) -> Path:
         return self.root / self.lists.format(split=split)

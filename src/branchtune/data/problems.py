@@ -31,8 +31,21 @@ def first_few(names: Sequence[str], count: int = 5) -> str:
 
 
 def describe_skipped(problems: Sequence[Problem], count: int = 3) -> str:
-    """One line: how many samples are left out, for which reasons, and the first few problems."""
+    """One line: how many images are left out, for which reasons, and the first few problems."""
     kinds = Counter(problem.kind for problem in problems)
     reasons = ", ".join(f"{kind} {number}" for kind, number in kinds.items())
     named = "; ".join(problem.text for problem in problems[:count])
-    return f"skipped {len(problems)} entries ({reasons}): {named}" + ("; ..." if len(problems) > count else "")
+    return f"skipped {_counted(problems)} ({reasons}): {named}" + ("; ..." if len(problems) > count else "")
+
+
+def left_out(problems: Sequence[Problem]) -> set[str]:
+    """The ids of samples that are gone; one that is listed twice is there once."""
+    return {problem.id for problem in problems if problem.kind != "listed twice"}
+
+
+def _counted(problems: Sequence[Problem]) -> str:
+    """`1 image`, `2 repeated ids`, or both."""
+    gone = left_out(problems)
+    repeated = {problem.id for problem in problems} - gone
+    counts = ((len(gone), "image"), (len(repeated), "repeated id"))
+    return " and ".join(f"{number} {name}{'s' * (number > 1)}" for number, name in counts if number)

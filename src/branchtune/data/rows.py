@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from branchtune.data.declared import Declaration, check_classes, read_declaration
+from branchtune.data.declared_label import FILE
 from branchtune.data.decoding import as_rgb
 from branchtune.data.label_files import check_size
 from branchtune.data.source import Source, check_tasks
@@ -86,25 +88,37 @@ class Rows(Source):
         return []  # an empty cell shows when the row is read
 
     def read(self, id_: str) -> Sample:
-        split, number = self._where[id_]
-        where = f"{self.place}, row {number} of {split!r}"
-        try:
-            row = self.tables[split][number]
-        except Exception as error:  # whatever the reader of the table raises on a damaged cell
-            raise UserError(f"{where}: cannot be decoded ({' '.join(str(error).split())})") from error
+        where, row = self._row(id_)
         image = _image(row.get(self.declaration.image), f"{where}, column {self.declaration.image!r}")
         sample: Sample = {"id": id_, "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))}
         for name in self.labels:
-            label, column = self.declaration.tasks[name], self._columns[name]
-            cell = row.get(column)
-            if cell is None and label.partial:
-                continue
-            if cell is None:
-                raise UserError(f"{where}: column {column!r} is empty, fill it or declare the label as partial")
-            target = label.decode(np.asarray(cell), f"{where}, column {column!r}")
-            check_size(f"{where}, column {column!r}", target, image)
-            sample[name] = torch.from_numpy(np.ascontiguousarray(target))
+            target = self._target(where, row, name)
+            if target is not None:
+                check_size(f"{where}, column {self._columns[name]!r}", target, image)
+                sample[name] = torch.from_numpy(np.ascontiguousarray(target))
         return sample
+
+    def read_label(self, id_: str, name: str) -> Tensor | None:
+        target = self._target(*self._row(id_), name)
+        return None if target is None else torch.from_numpy(np.ascontiguousarray(target))
+
+    def _row(self, id_: str) -> tuple[str, Mapping[str, Any]]:
+        """What messages call the row of an id, and its cells."""
+        split, number = self._where[id_]
+        where = f"{self.place}, row {number} of {split!r}"
+        try:
+            return where, self.tables[split][number]
+        except Exception as error:  # whatever the reader of the table raises on a damaged cell
+            raise UserError(f"{where}: cannot be decoded ({' '.join(str(error).split())})") from error
+
+    def _target(self, where: str, row: Mapping[str, Any], name: str) -> np.ndarray | None:
+        label, column = self.declaration.tasks[name], self._columns[name]
+        cell = row.get(column)
+        if cell is None and label.partial:
+            return None
+        if cell is None:
+            raise UserError(f"{where}: column {column!r} is empty, fill it or declare the label as partial")
+        return label.decode(np.asarray(cell), f"{where}, column {column!r}")
 
     def _ids(self, split: str) -> list[str]:
         table, column = self.tables[split], self.declaration.id
@@ -138,7 +152,9 @@ def load_tables(declaration: Declaration, root: Path) -> dict[str, Any]:
             tables[split] = datasets.load_dataset(**arguments, split=name)
         except Exception as error:  # of the network, the hub, the cache, the reader
             reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{arguments['path']}: split {name!r} cannot be loaded ({reason})") from error
+            raise UserError(
+                f"{arguments['path']}: split {name!r} cannot be loaded ({reason}), correct splits in {FILE} or the data"
+            ) from error
     return tables
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar
+
+from torch import Tensor
 
 from branchtune.data.problems import Problem, first_few
 from branchtune.data.transforms import Sample
@@ -55,6 +58,14 @@ class Source(ABC):
             UserError: a file cannot be decoded, has another size than the image, or holds a value out of range.
         """
 
+    @abstractmethod
+    def read_label(self, id_: str, name: str) -> Tensor | None:
+        """One label of `read`, whatever the image is like; None where the sample does not have it.
+
+        Raises:
+            UserError: as `read`, of this label alone.
+        """
+
     def keep_labels(self, names: Sequence[str] | None) -> None:
         """Read only these labels; None reads all that there are.
 
@@ -93,8 +104,13 @@ class Source(ABC):
         return problems
 
     def _kept_before(self, split: str) -> list[tuple[str, set[str]]]:
-        before = self.split_names[: self.split_names.index(split)]
-        return [(name, set(self.listed(name))) for name in before if self.has_split(name)]
+        kept = []
+        for name in self.split_names[: self.split_names.index(split)]:
+            # A list that cannot be read is the fault of its own split, and named there.
+            with suppress(UserError):
+                if self.has_split(name):
+                    kept.append((name, set(self.listed(name))))
+        return kept
 
 
 def refuse(source: Source, split: str, problems: Sequence[Problem]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from branchtune.data.declared import FILE, read_declaration
+from branchtune.data.declared import read_declaration
+from branchtune.data.declared_label import FILE
 from branchtune.data.folder import FolderFiles
 from branchtune.data.label_files import LabelFiles
 from branchtune.data.nyud import NYUDFiles

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from branchtune.data.augmentation import Augmentation, Interpolation
-from branchtune.data.problems import Problem
+from branchtune.data.problems import Problem, left_out
 from branchtune.data.sampling import sample_generator
 from branchtune.data.source import Source, check_tasks, refuse
 from branchtune.data.transforms import Kinds, Sample, Transform
@@ -66,7 +66,7 @@ class StoredSamples(Dataset[Sample]):
         problems = source.describe_split(split)
         if on_bad == "refuse":
             refuse(source, split, problems)
-        gone = {problem.id for problem in problems if problem.kind != "listed twice"}
+        gone = left_out(problems)
         self.ids = [id_ for id_ in dict.fromkeys(source.listed(split)) if id_ not in gone]
         self.skipped = problems
         self._cache: dict[str, Sample] | None = {} if cache else None

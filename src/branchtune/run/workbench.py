@@ -22,7 +22,7 @@ from branchtune.backbone.spec import BackboneSpec
 from branchtune.backbone.statistics import image_statistics
 from branchtune.backbone.trace import trace_backbone
 from branchtune.config import PLANNED, RunConfig
-from branchtune.data.problems import Problem, describe_skipped
+from branchtune.data.problems import Problem, describe_skipped, left_out
 from branchtune.data.transforms import Transform
 from branchtune.errors import UserError
 from branchtune.evaluation.delta_m import relative_gains
@@ -192,7 +192,7 @@ class Workbench:
         return {
             split: {
                 "samples": len(dataset),
-                "skipped": len({problem.id for problem in skipped.get(split, []) if problem.kind != "listed twice"}),
+                "skipped": len(left_out(skipped.get(split, []))),
                 "problems": [problem.text for problem in skipped.get(split, [])][:100],
             }
             for split, dataset in self._opened.items()
@@ -254,7 +254,10 @@ class Workbench:
         reference = packaged or Reference.load(self.config.reference)
         missing = [task.name for task in self.tasks if task.name not in reference.metrics]
         if missing:
-            raise UserError(f"reference {reference.id!r} has no value for task {missing[0]!r}: set --reference null")
+            raise UserError(
+                f"reference {reference.id!r} has no value for task {missing[0]!r}: delete tasks.{missing[0]} from the "
+                "configuration, or set --reference null"
+            )
         relative_gains(dict.fromkeys(self.names, 1.0), reference.metrics, dict.fromkeys(self.names, True))
         return reference
 
