@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 
 import numpy as np
@@ -34,10 +35,15 @@ def random_tree(tasks: Sequence[str], groups: Sequence[int], seed: int, but: Col
     counts = list(groups)
     if not counts or counts != sorted(counts) or not all(1 <= count <= len(tasks) for count in counts):
         raise UserError(f"groups={tuple(groups)}: give counts from 1 to {len(tasks)} that do not decrease")
-    order = list(islice(_different(sorted(tasks), counts), _DIFFERENT))
+    order = _order(tuple(sorted(tasks)), tuple(counts))
     first = order[seed % len(order)]
     others = [tree for tree in reversed(order) if tree not in but]
     return others[seed % len(others)] if first in but and others else first
+
+
+@lru_cache(maxsize=16)
+def _order(tasks: tuple[str, ...], counts: tuple[int, ...]) -> tuple[TaskTree, ...]:
+    return tuple(islice(_different(list(tasks), list(counts)), _DIFFERENT))
 
 
 def _different(tasks: list[str], counts: list[int]) -> Iterator[TaskTree]:
