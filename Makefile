@@ -51,7 +51,7 @@ bench: $(DEV_STAMP)  ## set up, then time branchtune against its limits and peer
 # One thread per process: small tensors gain nothing from a second one, and processes would fight for the cores.
 test: $(DEV_STAMP)  ## set up, then run the quick tests
 	@echo "== test: quick suite, $(WORKERS) processes"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup $(ARGS)
 
 test-slow: $(DEV_STAMP)  ## set up, then run the tests marked slow (full-size models, long runs)
 	@echo "== test-slow: tests marked slow"

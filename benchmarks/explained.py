@@ -43,10 +43,10 @@ def unexplained(path: Path) -> Iterator[str]:
         commit = results.groups()[group]["commit"]
         for goal in goals:
             known.add(goal.name)
-            if goal.verdict != "MISS":
+            if goal.met:
                 continue
             if not said.get(goal.name):
-                yield f"{path.stem}: {NAME} does not say why this is missed: {goal.name}"
+                yield f"{path.stem}: {NAME} does not say why this is not met: {goal.name}"
             if goal.what is not None and current_profile(path, goal, commit) is None:
-                yield f"{path.stem}: a miss without a profile at {commit}: {goal.name}"
+                yield f"{path.stem}: not met, and without a profile at {commit}: {goal.name}"
     yield from (f"{path.stem}: {NAME} explains what is no goal: {name}" for name in sorted(said.keys() - known))

@@ -32,8 +32,12 @@ class Goal:
         """ "pass", "MISS", or "unclear" where the bound lies between the quartiles."""
         if self.low is not None and self.high is not None and self.low < self.wanted < self.high:
             return "unclear"
-        passed = self.value >= self.wanted if self.at_least else self.value <= self.wanted
-        return "pass" if passed else "MISS"
+        return "pass" if self.met else "MISS"
+
+    @property
+    def met(self) -> bool:
+        """Whether the value itself is on the right side of the bound, however it spreads."""
+        return self.value >= self.wanted if self.at_least else self.value <= self.wanted
 
     @property
     def bound(self) -> str:

@@ -94,7 +94,7 @@ def _reasons(goals: list[Goal], said: dict[str, str]) -> list[str]:
     return [
         f"- {goal.name}: {said.get(goal.name) or 'not explained yet'}"
         for goal in goals
-        if goal.verdict == "MISS" or (goal.verdict == "unclear" and said.get(goal.name))
+        if not goal.met or (goal.verdict == "unclear" and said.get(goal.name))
     ]
 
 

@@ -163,7 +163,7 @@ def test_a_profile_of_another_commit_is_not_linked(
     monkeypatch.setattr(profile, "provenance", lambda *args: provenance(*args) | {"commit": "abcd"})
     assert profile.main(["--device", "cpu", "--results", str(out)]) == 0
     assert "MISS, no profile" in str(page.page(tmp_path))
-    assert "cpu: a miss without a profile at abc: first: long over short" in list(unexplained(out))
+    assert "cpu: not met, and without a profile at abc: first: long over short" in list(unexplained(out))
 
 
 def test_what_is_unclear_is_profiled_too(tmp_path: Path, runs: dict[str, Any]) -> None:
@@ -175,12 +175,16 @@ def test_what_is_unclear_is_profiled_too(tmp_path: Path, runs: dict[str, Any]) -
     assert "| unclear |" in str(page.page(tmp_path))
     assert profile.main(["--device", "cpu", "--results", str(out)]) == 0
     assert "[unclear](profiles/cpu/first-long-over-short.txt)" in str(page.page(tmp_path))
+    assert [line.split(":")[1] for line in unexplained(out)] == [" explanations.yaml does not say why this is not met"]
+    entry["goals"][0] |= {"value": -0.5}
+    Results(out).put("first", entry)
+    assert list(unexplained(out)) == []
 
 
 def test_a_miss_needs_a_sentence(tmp_path: Path, runs: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     out, name = tmp_path / "cpu.json", "first: long over short"
     run(out, "first")
-    unsaid = f"cpu: explanations.yaml does not say why this is missed: {name}"
+    unsaid = f"cpu: explanations.yaml does not say why this is not met: {name}"
     assert profile.main(["--device", "cpu", "--results", str(out)]) == 0
     assert unsaid in capsys.readouterr().out
     assert list(unexplained(out)) == [unsaid]
@@ -196,7 +200,7 @@ def test_a_counted_miss_needs_the_sentence_alone(tmp_path: Path, runs: dict[str,
     entry = Results(out).groups()["first"]
     entry["goals"][0] |= {"what": None, "sides": []}
     Results(out).put("first", entry)
-    assert [line.split(":")[1] for line in unexplained(out)] == [" explanations.yaml does not say why this is missed"]
+    assert [line.split(":")[1] for line in unexplained(out)] == [" explanations.yaml does not say why this is not met"]
     assert "| MISS |" in str(page.page(tmp_path))
 
 
@@ -213,4 +217,6 @@ def test_committed_results_are_whole() -> None:
     for path in RESULTS.glob("*.json"):
         groups = json.loads(path.read_text(encoding="utf-8"))["groups"]
         assert set(groups) == set(command.GROUPS), path.name
+        commits = {group: entry["commit"] for group, entry in groups.items()}
+        assert not [group for group, at in commits.items() if at is None or at.endswith("-dirty")], path.name
         assert not any(entry["small"] or entry["error"] for entry in groups.values()), path.name

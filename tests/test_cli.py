@@ -268,6 +268,8 @@ def test_help_and_print_config_end_well_and_print_no_warning(
     [
         ("fit", KeyboardInterrupt(), 130, "branchtune: interrupted; the same command continues the run\n"),
         ("evaluate", KeyboardInterrupt(), 130, "branchtune: interrupted\n"),
+        ("predict", KeyboardInterrupt(), 130, "branchtune: interrupted; the same command continues the run\n"),
+        ("predict --overwrite", KeyboardInterrupt(), 130, "branchtune: interrupted\n"),
         (
             "demo",
             OSError(28, "No space left on device", "runs/x"),
@@ -296,8 +298,9 @@ def test_errors_end_as_one_line_and_a_status(
     def fail(argv: list[str]) -> None:
         raise error
 
+    command, *options = command.split()
     monkeypatch.setattr(f"branchtune.cli.{command}.run", fail)
-    assert main([command, "x"]) == status
+    assert main([command, "x", *options]) == status
     printed = capsys.readouterr().err
     assert line in printed
     assert printed.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -10,13 +11,14 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from branchtune.cli.main import main
-from branchtune.comparison.outcome import outcome
+from branchtune.comparison.outcome import outcome, provenance
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Spread, advantage, delta_ms, rows
 from branchtune.comparison.tables import verdict
@@ -86,6 +88,14 @@ def test_the_single_task_models_are_the_zero_of_delta_m(comparison: Comparison) 
     single = rows(comparison)[0]
     assert single.delta_m.mean == pytest.approx(0.0, abs=1e-9)
     assert comparison.reference.settings["seeds"] == [0, 1]
+
+
+def test_the_machines_and_versions_of_the_single_task_models_are_named(comparison: Comparison) -> None:
+    settings = copy.deepcopy(comparison.reference.settings)
+    settings["runs"]["depth"][1] |= {"hardware": "another machine", "versions": {"torch": "9.9"}}
+    changed = replace(comparison, reference=replace(comparison.reference, settings=settings))
+    assert "another machine" not in provenance(comparison)
+    assert all(text in provenance(changed) for text in (" or another machine", " or 9.9"))
 
 
 def test_differences_are_paired_by_seed(comparison: Comparison) -> None:

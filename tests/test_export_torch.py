@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from torch import Tensor
 import branchtune as bt
 from branchtune.cli.main import main
 from branchtune.errors import UserError
+from branchtune.progress import Reporter
+from branchtune.run.exportable import load_exportable
 from branchtune.shipping import export_torch as module
 from branchtune.tasks.depth import Depth
 from exported_models import NeedsMask, OddDecoder, OddTask, names, odd_model, random_images, tokens_model
@@ -186,6 +189,15 @@ def test_the_command_used_wrongly(
     assert expected in error
     assert error.count("\n") == 1
     assert names(tmp_path) == []
+
+
+def test_the_model_of_a_run_on_several_nodes(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_of(finished), tmp_path / "nodes"))
+    text = (run / "config.yaml").read_text()
+    assert "trainer:\n" in text
+    (run / "config.yaml").write_text(text.replace("trainer:\n", "trainer:\n  num_nodes: 2\n  devices: 2\n"))
+    model = load_exportable(run, None, Reporter.silent())
+    assert list(model.tasks) == ["semseg", "depth", "normals", "edge"]
 
 
 def test_a_run_without_a_model(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

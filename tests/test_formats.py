@@ -22,9 +22,9 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def compared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Results]:
+def referred(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Results]:
     """Configuration and directory of a finished run that has a reference, and its results."""
-    folder = tmp_path_factory.mktemp("compared")
+    folder = tmp_path_factory.mktemp("referred")
     found = Results.load(run_of(finished) / "results.json")
     reference = Reference("ours", {task: value * 2 for task, value in found.heads.items()})
     reference.save(folder / "reference.json")
@@ -58,8 +58,8 @@ def table_of(text: str) -> list[list[str]]:
     return [line[2:-2].split(" | ") for line in table]
 
 
-def test_fit(compared: tuple[Path, Path, Results], capsys: Captured) -> None:
-    config, _, results = compared
+def test_fit(referred: tuple[Path, Path, Results], capsys: Captured) -> None:
+    config, _, results = referred
     call = ["fit", str(config), "--quiet", "--format"]
     content = json.loads(out_of([*call, "json"], capsys))
     assert content["reference"]["id"] == "ours"
@@ -77,8 +77,8 @@ def test_fit(compared: tuple[Path, Path, Results], capsys: Captured) -> None:
     assert text.endswith("\n\nΔm divides by the reference 'ours'\n")
 
 
-def test_evaluate(compared: tuple[Path, Path, Results], capsys: Captured) -> None:
-    _, run, results = compared
+def test_evaluate(referred: tuple[Path, Path, Results], capsys: Captured) -> None:
+    _, run, results = referred
     content = json.loads(out_of(["evaluate", str(run), "--quiet", "--format=json"], capsys))
     assert content["metrics"]["depth"]["rmse"] == pytest.approx(results.metrics["depth"]["rmse"], rel=1e-6)
     assert content["delta_m"] == pytest.approx(results.delta_m, rel=1e-4)

@@ -65,6 +65,15 @@ def test_a_line_goes_through_its_points() -> None:
     assert line_chart("loss", [Series("empty", [], "blue")]) is None
 
 
+@pytest.mark.parametrize("value", [0.0, 0.2, 31.0])
+def test_a_metric_that_was_measured_once_has_no_negative_tick(value: float) -> None:
+    chart = line_chart("mIoU", [Series("a", [(1, value)], "red")])
+    assert chart is not None
+    assert value == 0 or "−" not in str(chart.svg)
+    axes = Axes([1], [value])
+    assert axes.y_low < value < axes.y_high
+
+
 def test_zero_has_a_place_on_a_logarithmic_axis() -> None:
     axes = Axes([0, 1000, 100_000], [0.0], log_x=True)
     places = [axes.x(value) for value in (0, 1000, 100_000)]

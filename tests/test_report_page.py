@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from branchtune.cli.main import main
 from branchtune.comparison.result import Comparison
@@ -101,6 +102,17 @@ def test_the_dendrogram_of_a_control_is_that_of_the_planned_tree(finished: Path,
     assert "dendrogram of the planned tree; this run’s tree is a control" in html
     assert "as a planned tree takes it (this run’s tree is a control)" in html
     assert "that the plan cuts" not in html
+
+
+def test_the_dendrogram_beside_a_tree_by_hand_is_not_its_own(finished: Path) -> None:
+    run = copied(finished, "by-hand")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["tree"] = {"levels": [[list(config["tasks"])]] * len(Results.load(run / "results.json").groups)}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["report", str(run), "--quiet"]) == 0
+    html = page(run)
+    assert "dendrogram of the planned tree; this run’s tree was given by hand" in html
+    assert "as a planned tree takes it (this run’s tree was given by hand)" in html
 
 
 @pytest.mark.parametrize(

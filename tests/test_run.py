@@ -77,6 +77,11 @@ def test_the_saved_model_gives_the_evaluated_metrics(finished: Path, capsys: pyt
     assert ["depth", "rmse", "↓", f"{rmse:.4f}"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
+def test_the_card_of_a_run_loads_it_from_where_it_was_trained(finished: Path) -> None:
+    folder = run_of(finished) / "model"
+    assert f'from_pretrained("{folder.as_posix()}"' in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_plan_reads_the_runs_affinity(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "tree.json"
     assert main(["plan", str(run_of(finished)), "--groups=[1,2,2,3]", f"--out={out}"]) == 0

@@ -216,6 +216,13 @@ def test_the_model_to_begin_with_is_in_training_mode(added: Path) -> None:
     assert model.train_tasks == ("edge",)
 
 
+def test_the_new_run_recomputes_the_levels_that_it_is_told_to(added: Path) -> None:
+    for levels, expected in (("true", (0, 1, 2, 3)), ("[2]", (2,)), ("false", ())):
+        settings = Settings.load(added / "config.yaml", [f"--checkpoint_levels={levels}"])
+        model = Workbench(settings.config, Reporter(quiet=True)).build(None)
+        assert model.backbone.checkpoint_levels == expected
+
+
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert main([*arguments, "--quiet"]) == 2
@@ -239,6 +246,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ([EDGE, *PLACE, "--adapter.r=3"], "adapter.init_args.r=3, but the model of"),
         ([EDGE, *PLACE, "--tasks.depth.init_args.weight=2"], "tasks.depth.init_args.weight=2.0, but the model"),
         ([EDGE, *PLACE, "--output=/dev/null"], "/dev/null"),
+        ([EDGE, *PLACE, "--trainer.devices=2"], "trainer.devices=2: add-task uses one device, leave the key out"),
     ],
 )
 def test_additions_that_cannot_be(

@@ -130,6 +130,18 @@ def test_the_dtype_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     assert_same_outputs(model, loaded)
 
 
+def test_a_loaded_model_recomputes_the_levels_that_it_is_told_to(tmp_path: Path) -> None:
+    model, checkpoint = model_on(swin(tmp_path)), tmp_path / "weights0.safetensors"
+    model.save_pretrained(tmp_path / "out")
+    loaded = bt.MultiTaskModel.from_pretrained(
+        tmp_path / "out", backbone_checkpoint=checkpoint, checkpoint_levels=[1, 2]
+    )
+    assert loaded.backbone.checkpoint_levels == (1, 2)
+    assert_same_outputs(model, loaded)
+    with pytest.raises(UserError, match="checkpoint_levels names level 9"):
+        bt.MultiTaskModel.from_pretrained(tmp_path / "out", backbone_checkpoint=checkpoint, checkpoint_levels=[9])
+
+
 def test_saving_again_replaces_the_model(tmp_path: Path) -> None:
     backbone = swin(tmp_path)
     model_on(backbone, seed=1).save_pretrained(tmp_path / "out")

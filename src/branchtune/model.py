@@ -277,6 +277,7 @@ class MultiTaskModel(nn.Module):
         device: str | torch.device | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
+        checkpoint_levels: bool | Sequence[int] = False,
     ) -> MultiTaskModel:
         """Load what `save_pretrained` wrote, in eval mode; see `shipping.load.load_pretrained`."""
         from branchtune.shipping.load import load_pretrained
@@ -288,6 +289,7 @@ class MultiTaskModel(nn.Module):
             device=device,
             revision=revision,
             token=token,
+            checkpoint_levels=checkpoint_levels,
         )
 
     def requires_grad_(self, requires_grad: bool = True) -> MultiTaskModel:

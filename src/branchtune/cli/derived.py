@@ -37,7 +37,7 @@ def derived(
         The settings of the new run, and a namespace with `quiet`, `format` and the further options.
 
     Raises:
-        UserError: no run, or one that is not finished; no name for the new one.
+        UserError: no run, or one that is not finished; no name for the new one; several devices.
     """
     wants, options = f"{takes} --name NEW", {**options, "format": FORMAT}
     if not argv or argv[0].startswith("-"):
@@ -45,6 +45,7 @@ def derived(
             raise UserError(f"the finished run comes first: branchtune {command} {wants}")
         return configured(command, text, ["--help"], takes=wants, **options)
     from branchtune.run.directory import load_settings
+    from branchtune.training.device import device_numbers
 
     run = Path(argv[0])
     finished = load_settings(run)
@@ -53,6 +54,9 @@ def derived(
     settings, chosen = configured(command, text, [file, f"--output={beside}", *argv[1:]], takes=wants, **options)
     if settings.config.name == finished.config.name and Path(settings.config.output) == beside:
         raise UserError(f"--name is not set: the new run needs a name of its own, {finished.config.name!r} is RUN's")
+    devices, before = settings.config.trainer.get("devices"), finished.config.trainer.get("devices")
+    if devices != before and len(device_numbers(settings.config.trainer)) > 1:
+        raise UserError(f"trainer.devices={devices!r}: {command} uses one device, leave the key out")
     # All of them, also those that are no option here: in the run's own file they have their defaults.
     known = {field.name: field.default for field in fields(StartFromConfig) if field.name != "run"}
     keys = {key: chosen[key] if key in options else default for key, default in known.items()}

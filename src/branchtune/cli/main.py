@@ -72,7 +72,8 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] in ("-V", "--version"):
         print(f"branchtune {__version__}")
         return 0
-    again = "the same command continues the run" if argv[0] in CONTINUING else ""
+    goes_on = argv[0] in CONTINUING and "--overwrite" not in argv
+    again = "the same command continues the run" if goes_on else ""
     try:
         if argv[0] not in COMMANDS:
             raise unknown("command", argv[0], COMMANDS)

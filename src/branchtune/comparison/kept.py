@@ -45,7 +45,7 @@ def tree_sections(kept: Mapping[str, RunData], seed: str) -> list[Section]:
     if trained:
         sections.append(tree_section(f"Trees, {seed}", list(trained.values()), [TITLES[m] for m in trained]))
     if BRANCHED in kept and kept[BRANCHED].affinity:
-        sections.append(affinity_section(f"Affinity, {seed}", kept[BRANCHED].affinity, BRANCHED))
+        sections.append(affinity_section(f"Affinity, {seed}", kept[BRANCHED]))
     return sections
 
 

@@ -24,18 +24,20 @@ def outcome(comparison: Comparison) -> Outcome:
 
 
 def provenance(comparison: Comparison, every_package: bool = False) -> str:
-    """Processors, versions and commits of all runs: those that went on later may have others.
+    """Processors, versions and commits of all runs, single-task ones too: those that went on later may have others.
 
     Args:
         comparison: whose runs they are.
         every_package: not only torch.
     """
-    runs = [results for by_seed in comparison.runs.values() for results in by_seed]
-    found = [" or ".join(dict.fromkeys(r.hardware for r in runs))]
-    known = dict.fromkeys(name for r in runs for name in r.versions if name not in ("branchtune", "commit"))
+    runs = [(r.hardware, r.versions) for by_seed in comparison.runs.values() for r in by_seed]
+    single = comparison.reference.settings.get("runs", {})
+    runs += [(r["hardware"], r["versions"]) for by_seed in single.values() for r in by_seed]
+    found = [" or ".join(dict.fromkeys(hardware for hardware, _ in runs))]
+    known = dict.fromkeys(name for _, made in runs for name in made if name not in ("branchtune", "commit"))
     for name in (*(known if every_package else ["torch"]), "branchtune"):
-        found.append(f"{name} " + " or ".join(dict.fromkeys(r.versions[name] for r in runs if name in r.versions)))
-    commits = list(dict.fromkeys(r.versions["commit"] for r in runs if "commit" in r.versions))
+        found.append(f"{name} " + " or ".join(dict.fromkeys(made[name] for _, made in runs if name in made)))
+    commits = list(dict.fromkeys(made["commit"] for _, made in runs if "commit" in made))
     if commits:
         found[-1] += f" at commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
     return ", ".join(found)

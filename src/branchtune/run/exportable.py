@@ -27,7 +27,7 @@ def load_exportable(path: Path, backbone_checkpoint: str | None, reporter: Repor
     is_run = path.is_dir() and not (path / CONFIG).exists()
     if not is_run:
         return MultiTaskModel.from_pretrained(path, backbone_checkpoint=backbone_checkpoint, device="cpu")
-    config = load_settings(path).config
+    config = load_settings(path).on_one_device().config
     model_folder(path)
     if backbone_checkpoint is not None:
         raise UserError("--backbone_checkpoint is for a saved model's folder: a run names its own in config.yaml")

@@ -234,7 +234,8 @@ class Phases:
         limit = 1 if self.config.trainer.get("fast_dev_run") else len(batches)
         with self.reporter.track("evaluate", limit) as advance:
             metrics = evaluate(model, itertools.islice(batches, limit), advance)
-        model.save_pretrained(self.run.file("model"), metrics=metrics)
+        folder = self.run.file("model")
+        model.save_pretrained(folder, name=folder.as_posix(), metrics=metrics)
         results = Results.of(
             self.config, model, metrics, self.bench.reference, training, measure_cost(model, self.config)
         )

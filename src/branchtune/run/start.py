@@ -40,7 +40,7 @@ class Start:
 
     def __init__(self, config: RunConfig) -> None:
         assert config.start_from is not None
-        self.wanted = config.start_from
+        self.wanted, self.checkpoint_levels = config.start_from, config.checkpoint_levels
         self.run = Path(self.wanted.run)
         self.finished = load_settings(self.run)
         before = self.finished.config.tasks
@@ -93,7 +93,8 @@ class Start:
             backbone: the finished run's, created again.
             train: instead of the configured.
         """
-        model = MultiTaskModel.from_pretrained(self.run / "model", backbone=backbone)
+        saved = self.run / "model"
+        model = MultiTaskModel.from_pretrained(saved, backbone=backbone, checkpoint_levels=self.checkpoint_levels)
         for name in self.removed:
             model = model.remove_task(name)
         if self.new is None:

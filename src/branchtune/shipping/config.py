@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -165,7 +165,7 @@ class ModelConfig:
             return None
         return sketch_difference(self.sketch, backbone, names)
 
-    def build(self, backbone: nn.Module) -> MultiTaskModel:
+    def build(self, backbone: nn.Module, checkpoint_levels: bool | Sequence[int] = False) -> MultiTaskModel:
         """The model, its own weights still as at the start of training."""
         return MultiTaskModel(
             backbone,
@@ -176,6 +176,7 @@ class ModelConfig:
             extras=self.extras,
             train_backbone=self.train_backbone,
             train_tasks=self.train_tasks,
+            checkpoint_levels=checkpoint_levels,
             spec=self.spec,
         )
 

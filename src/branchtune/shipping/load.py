@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ def load_pretrained(
     device: str | torch.device | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
+    checkpoint_levels: bool | Sequence[int] = False,
 ) -> MultiTaskModel:
     """Load what `save_pretrained` wrote, in eval mode. Nothing is unpickled; a backbone of other weights is refused.
 
@@ -35,10 +37,12 @@ def load_pretrained(
         device: where to put the model; default: the backbone's.
         revision: branch, tag or commit of a repository of the Hub.
         token: of the Hub, for a private repository; default: the one that `hf auth login` stored.
+        checkpoint_levels: of `MultiTaskModel`, where the model is to be trained further; it is not saved with it.
 
     Raises:
         UserError: a file is missing, damaged, of a newer format or of another model; the backbone cannot be created
-            again, or is not the one that the model was trained on; a class of the user's own cannot be imported.
+            again or checkpointed, or is not the one that the model was trained on; a class of the user's own cannot be
+            imported.
     """
     folder = local_folder(path, revision, token)
     config = read_model_config(folder)
@@ -49,7 +53,7 @@ def load_pretrained(
         if backbone is None:
             backbone = _create_backbone(config, folder, backbone_checkpoint)
         _check_backbone(config, folder, backbone)
-        model = config.build(backbone)
+        model = config.build(backbone, checkpoint_levels)
     fill(adapter_tensors(model), adapters, folder / ADAPTERS)
     fill(decoder_tensors(model), decoders, folder / DECODERS)
     for name, expected in config.hashes.items():

@@ -25,8 +25,9 @@ class Axes:
     def __init__(self, xs: Sequence[float], ys: Sequence[float], *, log_x: bool = False, width: float = WIDTH) -> None:
         self.log, self.width = log_x, width
         self.zero = min([x for x in xs if x > 0], default=1.0) / 3 if log_x and min(xs) <= 0 else None
-        self.x_low, self.x_high = _widened([self._scaled(x) for x in xs], 0.05 if log_x else 0.0)
-        self.y_low, self.y_high = _widened(ys, 0.06)
+        self.x_low, self.x_high = _widened([self._scaled(x) for x in xs], 0.05 if log_x else 0.0, alone=0.5)
+        # Half of a single value: a metric that cannot be negative has no tick below zero.
+        self.y_low, self.y_high = _widened(ys, 0.06, alone=abs(ys[0]) / 2 or 0.5)
 
     def x(self, value: float) -> float:
         share = (self._scaled(value) - self.x_low) / (self.x_high - self.x_low)
@@ -67,7 +68,7 @@ class Axes:
         return shown if self.zero is None else [0.0, *shown]
 
 
-def _widened(values: Sequence[float], share: float) -> tuple[float, float]:
+def _widened(values: Sequence[float], share: float, alone: float) -> tuple[float, float]:
     low, high = min(values), max(values)
-    room = share * (high - low) or (0.5 if high == low else 0.0)
+    room = share * (high - low) if high > low else alone
     return low - room, high + room

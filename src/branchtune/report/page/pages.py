@@ -27,7 +27,7 @@ def run_page(run: RunData, gallery: Gallery | str) -> str:
     sections = [
         Section("results", "Results", "results", _results([run])),
         tree_section("Tree", [run], ["this run"]),
-        affinity_section("Affinity", run.affinity, run.results.method),
+        affinity_section("Affinity", run),
         Section("cost", "Cost", "cost", cost_table([run])),
         Section("curves", "Learning curves", "curves", run_curves(run)),
         Section("conflict", "Gradient conflict", "conflict", run_conflict(run)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from branchtune.affinity import Affinity
 from branchtune.pictures.colour import error_gradient
 from branchtune.report.page.dendrogram_svg import dendrogram_drawing
 from branchtune.report.page.gallery import Gallery, pictures
@@ -35,14 +34,14 @@ def _tree(run: RunData, title: str, name: str) -> dict[str, Any]:
     }
 
 
-def affinity_section(title: str, affinity: Affinity | None, method: str) -> Section:
+def affinity_section(title: str, run: RunData) -> Section:
     """Heat maps, the dendrogram, and the measured numbers; without affinity it says that there is none.
 
     Args:
         title: of the section.
-        affinity: as measured, or None.
-        method: of the run; the tree of "random" and "anti" is no cut of the dendrogram.
+        run: its affinity; the tree of "random" and "anti", and one given by hand, is no cut of the dendrogram.
     """
+    affinity = run.affinity
     if affinity is None:
         return Section("affinity", title, "affinity", None)
     (heading, rows), maps = plain_cosines(affinity), heat_maps(affinity)
@@ -51,10 +50,16 @@ def affinity_section(title: str, affinity: Affinity | None, method: str) -> Sect
         "dendrogram": dendrogram_drawing(affinity) if len(affinity.tasks) > 1 else None,
         "table": Cells("", heading, rows),
         "affinity": affinity,
-        "control": method in ("random", "anti"),
+        "origin": _origin_of_tree(run),
         "unclear": any(cell.unclear for one in maps for row in one.rows for cell in row),
     }
     return Section("affinity", title, "affinity", data)
+
+
+def _origin_of_tree(run: RunData) -> str:
+    if run.results.method in ("random", "anti"):
+        return "control"
+    return "planned" if run.config.tree.levels is None else "hand"
 
 
 def gallery_section(title: str, gallery: Gallery | str) -> Section:
