@@ -88,6 +88,8 @@ def test_the_single_task_models_are_the_zero_of_delta_m(comparison: Comparison) 
     single = rows(comparison)[0]
     assert single.delta_m.mean == pytest.approx(0.0, abs=1e-9)
     assert comparison.reference.settings["seeds"] == [0, 1]
+    seconds = [[run["train_seconds"] for run in runs] for runs in comparison.reference.settings["runs"].values()]
+    assert single.seconds == Spread.of([sum(per_task) for per_task in zip(*seconds, strict=True)])
 
 
 def test_the_machines_and_versions_of_the_single_task_models_are_named(comparison: Comparison) -> None:

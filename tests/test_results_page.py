@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from branchtune.comparison.pareto import drawn
 from branchtune.comparison.result import Comparison
+from branchtune.comparison.summary import Spread
 from branchtune.config import RunConfig
 from branchtune.settings import Settings
 from project_scripts import script
@@ -38,16 +40,22 @@ def test_the_plot_is_not_stale(path: Path) -> None:
     assert found[1] == drawn(Comparison.load(path))
 
 
-TO_BE_REMADE = pytest.mark.xfail(reason="the scenes table is from before tree.task_streams", strict=True)
-
-
-@pytest.mark.parametrize("name", [pytest.param("scenes", marks=TO_BE_REMADE), "nyud"])
+@pytest.mark.parametrize("name", ["scenes", "nyud"])
 def test_committed_results_have_the_committed_configuration(name: str) -> None:
     committed = Comparison.load(RESULTS / name / "comparison.json")
     keys = {field.name for field in dataclasses.fields(RunConfig)}
     words = shlex.split(committed.command)
     overrides = [word for word in words if word.startswith("--") and re.split(r"[.=]", word[2:])[0] in keys]
     script("check_results").check_configuration(Settings.load(RESULTS.parent / words[2], overrides), committed)
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "said"),
+    [(1.0, 0.1, "holds"), (0.1, 1.0, "in the mean only"), (-0.1, 1.0, "does not hold"), (0.0, 0.0, "does not hold")],
+)
+def test_a_claim_holds_where_the_whole_interval_is_above_zero(mean: float, deviation: float, said: str) -> None:
+    assert script("results_page").held(Spread(mean, deviation, 3)) == said
+    assert script("results_page").held(Spread(1.0, math.nan, 1)) == "in the mean only"
 
 
 def test_the_table_of_nyu_is_what_its_script_prints() -> None:

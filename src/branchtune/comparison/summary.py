@@ -100,6 +100,7 @@ def _row(comparison: Comparison, method: str) -> Row:
 
 def _single(comparison: Comparison) -> Row:
     settings = comparison.reference.settings
+    per_seed = [sum(run["train_seconds"] for run in runs) for runs in zip(*settings["runs"].values(), strict=True)]
     return Row(
         SINGLE,
         {task: Spread.of(values) for task, values in settings["values"].items()},
@@ -107,7 +108,7 @@ def _single(comparison: Comparison) -> Row:
         settings["parameters"],
         settings["macs"],
         settings["ms_per_image"],
-        Spread.of([settings["train_seconds"] / len(settings["seeds"])] * len(settings["seeds"])),
+        Spread.of(per_seed),
         settings.get("train_memory"),
         [],
     )
