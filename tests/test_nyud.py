@@ -18,7 +18,7 @@ from branchtune.errors import UserError
 from branchtune.tasks.depth import Depth
 from branchtune.tasks.saliency import Saliency
 from branchtune.tasks.semseg import SemanticSegmentation
-from nyud_tree import CLASSES, HEIGHT, SPLITS, WIDTH, nyud_tasks, write_ids, write_nyud_tree
+from nyud_tree import CLASSES, FOLDERS, HEIGHT, SPLITS, WIDTH, nyud_tasks, write_ids, write_nyud_tree
 
 UNCHANGED = {"image_size": (HEIGHT, WIDTH), "mean": (0, 0, 0), "std": (1, 1, 1)}
 
@@ -183,6 +183,16 @@ def test_an_empty_split_is_refused(root: Path):
     (root / "gt_sets" / "val.txt").write_text("\n \n")
     with pytest.raises(UserError, match=r"val\.txt: the split is empty"):
         load(root, "val")
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["unix", "windows"])
+def test_a_list_has_one_id_per_line_whatever_wrote_it(root: Path, start: bytes, end: bytes):
+    for folder, suffix in FOLDERS.items():
+        (root / folder / f"0001{suffix}").rename(root / folder / f"kitchen 1{suffix}")
+    (root / "gt_sets" / "val.txt").write_bytes(start + end.join([b"kitchen 1", b"", b" 0003 "]))
+    assert load(root, "val").ids == ["kitchen 1", "0003"]
+    assert load(root, "val")[0]["id"] == "kitchen 1"
 
 
 def test_ids_listed_twice_are_refused(root: Path):

@@ -155,15 +155,16 @@ def check_size(path: object, target: np.ndarray, image: np.ndarray) -> None:
 
 
 def read_ids(path: Path) -> list[str]:
-    """A text file with one id per line.
+    """A text file with one id per line; lines are stripped, empty ones left out, and ids may contain spaces.
 
     Raises:
         UserError: it cannot be read, or holds nothing.
     """
     try:
-        ids = path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read, it lists the ids of the split") from error
+    ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the split is empty, list one id per line")
     return ids
