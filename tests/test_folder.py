@@ -173,6 +173,8 @@ def test_a_wrong_declaration_is_named(root: Path, text: str, message: str):
         ("depth", np.full(SHAPE, 2e6), "value 2000"),
         ("normals", np.full((*SHAPE, 3), 2.0), "value 3.4641"),
         ("normals", np.ones(SHAPE), "expected .H, W, 3."),
+        ("normals", np.full((*SHAPE, 3), "0.1"), "<U3 .12, 16, 3., expected .H, W, 3."),
+        ("normals", np.zeros((*SHAPE, 3), complex), "complex128"),
         ("height", np.full(SHAPE, 5.5), "value 5.5 .* declared 0 to 5"),
         ("height", np.full(SHAPE, np.inf), "value inf"),
     ],
