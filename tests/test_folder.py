@@ -109,6 +109,8 @@ def test_splits_and_folders_have_other_names_where_the_file_says_so(root: Path):
         ("", "holds no keys"),
         ("tasks: {}", "tasks is empty"),
         ("task: {}", "unknown key in .* 'task': did you mean 'tasks'"),
+        ("tasks: {image: {kind: depth}}", r"a label cannot be named 'image': a sample uses the keys \('id', 'image'\)"),
+        ("tasks: {id: {kind: depth}}", "a label cannot be named 'id'"),
         ("tasks: {d: {knd: depth}}", "unknown key in .*tasks.d 'knd': did you mean 'kind'"),
         ("tasks: {d: {}}", "tasks.d: kind is missing"),
         ("tasks: {d: {kind: dept}}", "unknown kind 'dept': did you mean 'depth'"),
