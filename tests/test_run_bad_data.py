@@ -50,7 +50,7 @@ def test_a_depth_out_of_range_names_file_and_its_own_value(tmp_path: Path, capsy
     arguments = ["--method=shared", "--decoder_fit.steps=0", "--data.augmentation.scales=[2.0]", "--quiet"]
     assert main(["fit", str(config), *arguments]) == 2
     error = capsys.readouterr().err
-    assert f"{label}: value 2500, expected metres below 1000" in error
+    assert f"{label}: value 2500, expected metres above 0 and below 1000" in error
     assert error.count("\n") == 1
 
 
