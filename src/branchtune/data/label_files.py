@@ -113,7 +113,7 @@ class LabelFiles(Source):
                     found.append((id_, " or ".join(names)))
         return found
 
-    def read(self, id_: str) -> Sample:
+    def read(self, id_: str, split: str | None = None) -> Sample:
         image = read_image(self._path(self.image, id_))
         sample: Sample = {"id": id_, "image": torch.from_numpy(image).permute(2, 0, 1)}
         for name in self.labels:
@@ -123,7 +123,7 @@ class LabelFiles(Source):
                 sample[name] = torch.from_numpy(np.ascontiguousarray(target))
         return sample
 
-    def read_label(self, id_: str, name: str) -> Tensor | None:
+    def read_label(self, id_: str, name: str, split: str | None = None) -> Tensor | None:
         _, target = self._label(id_, name)
         return None if target is None else torch.from_numpy(np.ascontiguousarray(target))
 

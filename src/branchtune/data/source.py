@@ -49,17 +49,22 @@ class Source(ABC):
         """Pairs of an id and the name of a file that it lacks."""
 
     @abstractmethod
-    def read(self, id_: str) -> Sample:
+    def read(self, id_: str, split: str | None = None) -> Sample:
         """`{"id", "image": uint8 [3, H, W], <label>: [H, W] or [3, H, W]}`, ignored pixels 255 or NaN.
 
         A label that the sample does not have is left out.
+
+        Args:
+            id_: of the sample.
+            split: the one that lists it, where it may be in several: a row of a table is another one in each. None for
+                the one that keeps it, see `split_names`.
 
         Raises:
             UserError: a file cannot be decoded, has another size than the image, or holds a value out of range.
         """
 
     @abstractmethod
-    def read_label(self, id_: str, name: str) -> Tensor | None:
+    def read_label(self, id_: str, name: str, split: str | None = None) -> Tensor | None:
         """One label of `read`, whatever the image is like; None where the sample does not have it.
 
         Raises:

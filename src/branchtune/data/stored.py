@@ -134,9 +134,9 @@ class StoredSamples(Dataset[Sample]):
 
     def _raw(self, id_: str) -> Sample:
         if self._cache is None:
-            return self.source.read(id_)
+            return self.source.read(id_, self.split)
         if id_ not in self._cache:
-            self._cache[id_] = self.source.read(id_)
+            self._cache[id_] = self.source.read(id_, self.split)
         return self._cache[id_]
 
 
