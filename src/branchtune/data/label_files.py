@@ -83,12 +83,11 @@ class LabelFiles(Source):
 
     @classmethod
     def all_of(cls, root: str | Path) -> LabelFiles:
-        """Every label whose folders exist, with its published number of channels."""
+        """Every label whose folders exist, with its published number of channels; `absent` holds the others."""
         source = cls(root, cls.channels)
-        for name in cls.channels:
-            templates = [file.split("|") for file in cls.fields[name].files]
-            if not all(any((source.root / t).parent.is_dir() for t in alternatives) for alternatives in templates):
-                del source.labels[name]
+        folders = {name: source._absent_folders(name) for name in source.labels}
+        source.absent = {name: absent for name, absent in folders.items() if absent}
+        source.keep_labels([name for name in source.labels if name not in source.absent])
         return source
 
     def list_name(self, split: str) -> str:
@@ -134,6 +133,15 @@ class LabelFiles(Source):
         if field.optional and not paths[0].exists():
             return paths, None
         return paths, field.read(self.labels[name], *paths)
+
+    def _absent_folders(self, name: str) -> str:
+        """Folders that a label needs and that do not exist, in words; an empty text if there are none."""
+        absent = []
+        for file in self.fields[name].files:
+            folders = dict.fromkeys(alternative.rpartition("/")[0] for alternative in file.split("|"))
+            if not any((self.root / folder).is_dir() for folder in folders):
+                absent.append(" or ".join(f"{folder}/" for folder in folders))
+        return " and ".join(absent)
 
     def _list(self, split: str) -> Path:
         return self.root / self.lists.format(split=split)

@@ -30,6 +30,8 @@ class Source(ABC):
     labels: dict[str, int]
     #: of the classes, by label, where they are known
     class_names: Mapping[str, Sequence[str]] = {}
+    #: labels that data of this kind may have and these do not, each with the folders that are not there
+    absent: Mapping[str, str] = {}
     #: in the order in which an id that several splits list is kept: the first one has it
     split_names: ClassVar[Sequence[str]] = ("val", "test", "train")
 
@@ -80,6 +82,8 @@ class Source(ABC):
         if names is None:
             return
         for name in names:
+            if name in self.absent:
+                raise UserError(f"{self.place}: there is no label {name!r}, {self.absent[name]} does not exist")
             if name not in self.labels:
                 raise unknown("label", name, self.labels)
         self.labels = {name: self.labels[name] for name in names}
