@@ -58,7 +58,8 @@ class DataConfig:
             images and labels) or `huggingface` (a table), both declared in dataset.yaml.
         root: folder of the data set; not used by scenes.
         image_size: height and width of the network's input, in pixels.
-        train_size: number of training images; required for scenes, a limit elsewhere (null: all).
+        train_size: number of training images; required for scenes. Elsewhere a limit (null: all): the first so many
+            that can be used; nothing is said about those after them.
         val_size: likewise for validation images.
         test_size: likewise for the images that results are computed on, where the data set has such a split.
         seed: of the scenes.

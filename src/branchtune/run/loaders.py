@@ -48,7 +48,7 @@ def make_dataset(
     if config.root is None:
         raise UserError(f"data.root is not set: give the folder of the {config.kind} data (--data.root FOLDER)")
     source = open_source(config.kind, config.root, tasks)
-    dataset = StoredSamples(
+    return StoredSamples(
         source,
         "val" if split == "test" and not source.has_split("test") else split,
         tasks,
@@ -60,9 +60,8 @@ def make_dataset(
         cache=config.cache,
         interpolation=config.interpolation,
         on_bad=config.on_bad,
+        limit=limits[split],
     )
-    dataset.limit(limits[split])
-    return dataset
 
 
 def _scenes(
