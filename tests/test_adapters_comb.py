@@ -148,9 +148,44 @@ def test_a_subset_of_tasks_equals_all_of_them(levels: str) -> None:
             torch.testing.assert_close(output, everything[name], rtol=1e-12, atol=1e-12)
 
 
+PLUS = ["qkv", "proj", "fc1", "fc2", "reduction"]
+
+
+@pytest.mark.parametrize("targets", [None, PLUS], ids=["default", "plus"])
+@pytest.mark.parametrize("tree", [None, FORKED], ids=["comb", "forked"])
 @pytest.mark.parametrize("levels", ["natural", "after_merging"])
-def test_predicted_cost_is_counted_cost(levels: str) -> None:
-    model = comb_model(levels)
+def test_without_the_tasks_streams_it_is_plain_lora(
+    levels: str, tree: bt.TaskTree | None, targets: list[str] | None
+) -> None:
+    """Streams whose adapters are those of their group compute what the group computes without any stream."""
+    comb = Comb(r=2, lora_alpha=8.0, r_task=2, task_alpha=8.0, target_modules=targets)
+    lora_only = bt.LoRA(r=2, lora_alpha=8.0, target_modules=targets)
+    model, plain = (small_model(tree=tree, adapter=adapter, levels=levels).eval() for adapter in (comb, lora_only))
+    plain.decoders.load_state_dict(model.decoders.state_dict())
+    for node in plain.tree.nodes():
+        shared = plain.backbone.adapters[node.key]
+        model.backbone.adapters[node.key].load_state_dict(shared.state_dict())
+        for task in node.tasks:
+            stream = model.backbone.adapters[f"{node.level}/{task}/stream"]
+            stream.load_state_dict({key: shared.state_dict()[key] for key in stream.state_dict()})
+    expected, found = plain(images()), model(images())
+    for task in TASKS:
+        torch.testing.assert_close(found[task], expected[task], rtol=1e-11, atol=1e-11)
+    for outputs in (expected, found):
+        sum(output.square().sum() for output in outputs.values()).backward()
+    largest = max(float(p.grad.abs().max()) for p in plain.backbone.adapters.parameters() if p.grad is not None)
+    for node in plain.tree.nodes():
+        keys = [node.key, *(f"{node.level}/{task}/stream" for task in node.tasks)]
+        parts = [dict(model.backbone.adapters[key].named_parameters()) for key in keys]
+        for name, parameter in plain.backbone.adapters[node.key].named_parameters():
+            gradients = [part[name].grad for part in parts if name in part and part[name].grad is not None]
+            torch.testing.assert_close(sum(gradients), parameter.grad, rtol=1e-9, atol=1e-12 * largest)
+
+
+@pytest.mark.parametrize("targets", [None, PLUS], ids=["default", "plus"])
+@pytest.mark.parametrize("levels", ["natural", "after_merging"])
+def test_predicted_cost_is_counted_cost(levels: str, targets: list[str] | None) -> None:
+    model = small_model(tree=None, adapter=Comb(r=2, r_task=3, target_modules=targets), levels=levels).eval()
     assert model.cost().parameters == model.count_parameters()["adapters"]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.backbone(images(1))
@@ -212,6 +247,32 @@ def test_published_counts_of_mtlora(rank: int, total: int, gmacs: float) -> None
     assert counts["adapters"] == 70_656 * rank + 276_480
     assert counts["adapters"] + counts["extras"] + counts["decoders"] == total
     assert abs(model.cost().macs / 1e9 + 3.98 - gmacs) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("rank", "task_rank", "total"),
+    [
+        (4, 4, 2_573_114),
+        (8, 8, 3_148_346),
+        (16, 16, 4_298_810),
+        (16, 4, 3_469_370),
+        (32, 4, 4_664_378),
+        (64, 4, 7_054_394),
+    ],
+)
+def test_published_counts_of_mtlora_plus(rank: int, task_rank: int, total: int) -> None:
+    """LoRA on the reductions too, which are frozen."""
+    backbone = timm.create_model("swin_tiny_patch4_window7_224", img_size=448, num_classes=0)
+    tasks = [bt.SemanticSegmentation("s", num_classes=21), bt.HumanParts("h"), bt.Saliency("l"), bt.Normals("n")]
+    extras = ["norms", "patch_embed", "relative_position"]
+    comb = Comb(r=rank, lora_alpha=4.0 * rank, r_task=task_rank, task_alpha=4.0 * task_rank, target_modules=PLUS)
+    model = bt.MultiTaskModel(
+        backbone, tasks, adapter=comb, decoder=bt.HRNetDecoder(), extras=extras, levels="after_merging"
+    )
+    counts = model.count_parameters()
+    assert counts["adapters"] == (70_656 + 4_032) * rank + 69_120 * task_rank
+    assert counts["adapters"] + counts["extras"] + counts["decoders"] == total
+    assert model.cost().parameters == counts["adapters"]
 
 
 @pytest.mark.parametrize(

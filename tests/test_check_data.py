@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,6 +168,50 @@ def test_ranges_and_class_balance_are_reported(tmp_path: Path, capsys: pytest.Ca
     assert "2 of 3 classes; most road (75.0%), car (25.0%); absent person" in out
     assert "12x16 pixels" in out
     assert " m, mean " in out
+
+
+def test_all_lists_every_class(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shares = np.repeat([1, 2, 3, 4, 5, 6], [72, 48, 36, 18, 12, 6]).reshape(HEIGHT, WIDTH).astype(np.uint8)
+    for file in (root / "segmentation").iterdir():
+        Image.fromarray(shares).save(file)
+    found = []
+    for arguments in ([], ["--all"]):
+        assert check(root, "--splits=[val]", "--tasks=[semseg]", *arguments) == 0
+        found.append(" ".join(capsys.readouterr().out.split()))
+    assert "6 of 40 classes; most 0 (37.5%), 1 (25.0%), 2 (18.8%); least 5 (3.1%); absent 6, 7, " in found[0]
+    assert "13, ..." in found[0]
+    balance = "6 of 40 classes: 0 (37.5%), 1 (25.0%), 2 (18.8%), 3 (9.4%), 4 (6.2%), 5 (3.1%); absent 6, 7, "
+    assert balance in found[1]
+    assert found[1].count("...") == found[0].count("...") - 1
+
+
+@pytest.mark.parametrize(
+    ("write", "folder", "absent"),
+    [
+        (write_nyud_tree, "depth", {"depth": "depth/"}),
+        (write_pascal_tree, "pascal-context/trainval", dict.fromkeys(("normals", "edge"), "pascal-context/trainval/")),
+        (write_pascal_tree, "semseg", {"semseg": "semseg/VOC12/ or semseg/pascal-context/"}),
+    ],
+)
+def test_a_label_whose_folder_is_not_there_is_named(
+    tmp_path: Path,
+    write: Callable[[Path], Path],
+    folder: str,
+    absent: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = write(tmp_path / "data")
+    shutil.rmtree(root / folder)
+    assert check(root) == 0  # whoever has only some of the labels trains on those
+    lines = capsys.readouterr().out.splitlines()
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert notes == [f"note: there is no label {name!r}, {where} does not exist" for name, where in absent.items()]
+    for name, where in absent.items():
+        assert check(root, f"--tasks=[{name}]") == 2
+        assert f"there is no label {name!r}, {where} does not exist" in capsys.readouterr().err
+    present = "sal" if "sal_distill" in {path.name for path in root.iterdir()} else "edge"
+    assert check(root, f"--tasks=[{present}]") == 0
+    assert "note: " not in capsys.readouterr().out
 
 
 def test_a_contact_sheet_is_written(root: Path, tmp_path: Path) -> None:

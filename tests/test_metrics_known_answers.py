@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 from torchmetrics.functional import mean_absolute_percentage_error
+from torchmetrics.regression import MeanSquaredError
 
 from branchtune.metrics.accuracy import TopOneAccuracy
 from branchtune.metrics.angle_distribution import AngleDistribution
@@ -205,6 +209,39 @@ def test_rmse_by_hand() -> None:
     metric = RMSE()
     metric.update(torch.tensor([[1.0, 5.0], [2.0, 0.0]]), torch.tensor([[4.0, NAN], [2.0, 0.0]]))
     assert metric.compute().item() == pytest.approx(math.sqrt(3.0))
+
+
+def batches(metrics: Sequence[Metric], draw: Callable[[], tuple[Tensor, Tensor]]) -> list[float]:
+    """The values of metrics that see the same three batches."""
+    for _ in range(3):
+        output, target = draw()
+        for metric in metrics:
+            metric.update(output, target)
+    return [metric.compute().item() for metric in metrics]
+
+
+def test_without_ignored_pixels_rmse_is_that_of_torchmetrics() -> None:
+    own, theirs = batches([RMSE(), MeanSquaredError(squared=False)], lambda: (torch.rand(4, 9), torch.rand(4, 9)))
+    assert own == pytest.approx(theirs, rel=1e-5)
+
+
+def test_without_ignored_images_accuracy_is_that_of_torchmetrics() -> None:
+    theirs = MulticlassAccuracy(num_classes=5, average="micro")
+    own, expected = batches([TopOneAccuracy(), theirs], lambda: (torch.randn(40, 5), torch.randint(5, (40,))))
+    assert own == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_ignored_pixels_and_absent_classes_mean_iou_is_that_of_torchmetrics() -> None:
+    theirs = MulticlassJaccardIndex(num_classes=4, average="macro")
+    own, expected = batches([MeanIoU(4), theirs], lambda: (torch.randn(2, 4, 12, 15), torch.randint(4, (2, 12, 15))))
+    assert own == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_class_that_is_absent_counts_here_and_not_in_torchmetrics() -> None:
+    theirs = MulticlassJaccardIndex(num_classes=3, average="macro")
+    classes = torch.tensor([[[0, 0, 1, 1]]])
+    own, expected = batches([MeanIoU(3), theirs], lambda: (one_hot_logits(classes, 3), classes))
+    assert (own, expected) == pytest.approx((2 / 3, 1.0))
 
 
 def test_float64_totals_survive_many_equal_batches() -> None:

@@ -18,7 +18,7 @@ from branchtune.errors import UserError
 from branchtune.tasks.depth import Depth
 from branchtune.tasks.saliency import Saliency
 from branchtune.tasks.semseg import SemanticSegmentation
-from nyud_tree import CLASSES, HEIGHT, SPLITS, WIDTH, nyud_tasks, write_ids, write_nyud_tree
+from nyud_tree import CLASSES, FOLDERS, HEIGHT, SPLITS, WIDTH, nyud_tasks, write_ids, write_nyud_tree
 
 UNCHANGED = {"image_size": (HEIGHT, WIDTH), "mean": (0, 0, 0), "std": (1, 1, 1)}
 
@@ -72,8 +72,8 @@ def test_only_the_files_of_the_tasks_are_needed(root: Path):
     assert set(load(root, tasks=nyud_tasks()[:1])[0]) == {"id", "image", "semseg"}
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, -np.inf])
-def test_depth_that_is_no_distance_is_ignored(root: Path, value: float):
+@pytest.mark.parametrize("value", [0.0, -0.0, np.nan])
+def test_depth_that_is_unknown_is_ignored(root: Path, value: float):
     depth = np.full((HEIGHT, WIDTH), 2.0)
     depth[3, 4] = value
     np.save(root / "depth" / "0000.npy", depth)
@@ -185,6 +185,16 @@ def test_an_empty_split_is_refused(root: Path):
         load(root, "val")
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["unix", "windows"])
+def test_a_list_has_one_id_per_line_whatever_wrote_it(root: Path, start: bytes, end: bytes):
+    for folder, suffix in FOLDERS.items():
+        (root / folder / f"0001{suffix}").rename(root / folder / f"kitchen 1{suffix}")
+    (root / "gt_sets" / "val.txt").write_bytes(start + end.join([b"kitchen 1", b"", b" 0003 "]))
+    assert load(root, "val").ids == ["kitchen 1", "0003"]
+    assert load(root, "val")[0]["id"] == "kitchen 1"
+
+
 def test_ids_listed_twice_are_refused(root: Path):
     write_ids(root, "val", ["0001", "0003", "0001"])
     with pytest.raises(UserError, match=r"1 id is listed twice \(0001\)"):
@@ -226,6 +236,9 @@ BAD_FILES = {
         r"size \[5, 6\] differs from the image's \[12, 16\]",
     ),
     "depth of integers": ("depth/0000.npy", save_npy(np.ones(SHAPE, np.int32)), "int32 .* expected floats"),
+    "depth that is negative": ("depth/0000.npy", save_npy(np.full(SHAPE, -1.0)), "value -1, expected metres above 0"),
+    "depth without an end": ("depth/0000.npy", save_npy(np.full(SHAPE, np.inf)), "value inf, expected metres"),
+    "depth that is minus infinite": ("depth/0000.npy", save_npy(np.full(SHAPE, -np.inf)), "value -inf"),
     "depth with a channel": ("depth/0000.npy", save_npy(np.ones((*SHAPE, 1))), r"\[12, 16, 1\], expected"),
     "depth of another size": ("depth/0000.npy", save_npy(np.ones((5, 6))), r"size \[5, 6\] differs"),
     "depth that is no array": ("depth/0000.npy", lambda p: p.write_text("no array"), "cannot be decoded"),

@@ -119,9 +119,43 @@ def test_ids_come_from_their_column_and_may_not_be_in_two_splits(folder: Path):
     train = [{**row, "name": f"r{i}"} for i, row in enumerate(make_rows(3))]
     again = {**make_rows(1, seed=9)[0], "name": "r1"}
     found = source(folder, train, val=[again])
-    np.testing.assert_allclose(found.read("r1")["normals"], train[1]["normal"], rtol=1e-5)  # the row that is kept
+    for split, row in ((None, again), ("val", again), ("train", train[1])):  # None: the row that is kept
+        np.testing.assert_allclose(found.read("r1", split)["normals"], row["normal"], rtol=1e-5)
+        label = found.read_label("r1", "normals", split)
+        assert label is not None
+        np.testing.assert_allclose(label, row["normal"], rtol=1e-5)
     assert found.listed("val") == ["r1"]
     assert [problem.kind for problem in found.describe_split("train")] == ["in two splits"]
+
+
+def numbered(folder: Path, train: int, val: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows whose ids count from 0 in each split."""
+    (folder / "dataset.yaml").write_text("id: number\n" + YAML)
+    parts = make_rows(train), make_rows(val, seed=9)
+    for rows in parts:
+        for number, row in enumerate(rows):
+            row["number"] = number
+    return parts
+
+
+def test_a_split_is_its_own_rows_where_ids_count_from_0_in_each(folder: Path):
+    train, val = numbered(folder, 4, 2)
+    options: Any = {"mean": (0, 0, 0), "std": (1, 1, 1), "on_bad": "skip"}
+    for split, rows, ids in (("train", train, ["2", "3"]), ("val", val, ["0", "1"])):
+        data = StoredSamples(source(folder, train, val=val), split, tasks(), SHAPE, **options)
+        data.prepare()
+        assert data.ids == ids
+        for index, id_ in enumerate(ids):
+            torch.testing.assert_close(data[index]["image"], torch.from_numpy(rows[int(id_)]["image"]))
+
+
+def test_a_bad_row_is_found_though_another_split_has_its_id(folder: Path):
+    train, val = numbered(folder, 3, 2)
+    val[1]["depth"] = None
+    _, summary = check_source(source(folder, train, val=val))
+    assert [problem.text for problem in summary.problems] == [
+        "the table, row 1 of 'val': column 'depth' is empty, fill it or declare the label as partial"
+    ]
 
 
 def test_an_empty_cell_is_refused_unless_the_label_is_partial(folder: Path):
@@ -141,6 +175,9 @@ def test_an_empty_cell_is_refused_unless_the_label_is_partial(folder: Path):
         ("image", np.zeros(SHAPE), "expected a picture"),
         ("segmentation", np.full(SHAPE, 13), "value 13 .* declared 0 to 12"),
         ("depth", np.ones((1, 5, 6)), r"size \[5, 6\] differs"),
+        ("depth", [[1, 2], [3]], "rows of different lengths, make them equally long"),
+        ("image", [[[1, 2, 3]], [[1, 2]]], "rows of different lengths"),
+        ("normal", [[["a", "b", "c"]]], "<U1"),
     ],
 )
 def test_a_bad_cell_is_named_by_row_and_column(folder: Path, column: str, cell: Any, message: str):

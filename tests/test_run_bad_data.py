@@ -50,7 +50,7 @@ def test_a_depth_out_of_range_names_file_and_its_own_value(tmp_path: Path, capsy
     arguments = ["--method=shared", "--decoder_fit.steps=0", "--data.augmentation.scales=[2.0]", "--quiet"]
     assert main(["fit", str(config), *arguments]) == 2
     error = capsys.readouterr().err
-    assert f"{label}: value 2500, expected metres below 1000" in error
+    assert f"{label}: value 2500, expected metres above 0 and below 1000" in error
     assert error.count("\n") == 1
 
 
@@ -89,6 +89,60 @@ def test_a_bad_validation_sample_is_skipped_and_counted(
     report = written(tmp_path, "manifest.json")["data"]
     assert (report["val"]["samples"], report["val"]["skipped"]) == (left, 2 - left)
     assert report["train"] == {"samples": 4, "skipped": 0, "problems": []}
+
+
+def unlink_depth(root: Path, id_: str) -> None:
+    (root / "depth" / f"{id_}.npy").unlink()
+
+
+def damage(root: Path, id_: str) -> None:
+    (root / "images" / f"{id_}.jpg").write_bytes(b"\xff\xd8 no image")
+
+
+@pytest.mark.parametrize("on_bad", ["refuse", "skip"])
+@pytest.mark.parametrize("spoil", [unlink_depth, damage])
+def test_what_a_limit_leaves_out_may_be_bad(
+    tmp_path: Path, spoil: Callable[[Path, str], None], on_bad: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    spoil(tmp_path / "nyud", SPLITS["train"][3])
+    assert main(["fit", str(config), "--data.train_size=2", f"--data.on_bad={on_bad}", *QUICK]) == 0
+    assert "skipped" not in capsys.readouterr().out
+    assert written(tmp_path, "manifest.json")["data"]["train"] == {"samples": 2, "skipped": 0, "problems": []}
+
+
+@pytest.mark.parametrize("spoil", [unlink_depth, damage])
+def test_a_limit_is_filled_with_samples_that_can_be_used(
+    tmp_path: Path, spoil: Callable[[Path, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    spoil(tmp_path / "nyud", SPLITS["train"][0])
+    assert main(["fit", str(config), "--data.train_size=2", "--data.on_bad=skip", *QUICK]) == 0
+    captured = capsys.readouterr()
+    assert "train: skipped 1 image (" in captured.out
+    assert "prepare train images: 2 of 2" in captured.out
+    report = written(tmp_path, "manifest.json")["data"]["train"]
+    assert (report["samples"], report["skipped"]) == (2, 1)
+
+
+def test_a_limit_above_what_can_be_used_takes_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path)
+    unlink_depth(tmp_path / "nyud", SPLITS["train"][0])
+    damage(tmp_path / "nyud", SPLITS["train"][3])
+    assert main(["fit", str(config), "--data.train_size=3", "--data.on_bad=skip", *QUICK]) == 0
+    captured = capsys.readouterr()
+    assert "train: skipped 2 images (missing file 1, bad content 1)" in captured.out
+    assert "prepare train images: 3 of 3" in captured.out
+    assert written(tmp_path, "manifest.json")["data"]["train"]["samples"] == 2
+
+
+def test_an_id_before_the_limit_that_is_bad_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path)
+    for id_ in (SPLITS["train"][1], SPLITS["train"][3]):
+        unlink_depth(tmp_path / "nyud", id_)
+    assert main(["fit", str(config), "--data.train_size=2", *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert f"1 files of split 'train' are missing (depth/{SPLITS['train'][1]}.npy)" in error
 
 
 def test_a_bad_validation_sample_is_named_where_it_is_not_skipped(

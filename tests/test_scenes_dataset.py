@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import pytest
 import torch
 
+import branchtune as bt
+from branchtune.config import DataConfig
+from branchtune.data.augmentation import Augmentation
 from branchtune.data.scenes import DENSE_LABELS, Scenes, render_scene
 from branchtune.errors import UserError
+from branchtune.run.loaders import make_dataset
 
 SIZE = (32, 48)
 
@@ -76,6 +81,21 @@ def test_a_copy_in_another_process_keeps_what_was_rendered(monkeypatch):
     copy = pickle.loads(pickle.dumps(data))
     monkeypatch.setattr(copy, "_render", None)
     torch.testing.assert_close(copy[0]["depth"], data[0]["depth"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augmentation": Augmentation()}, r"data.augmentation has no effect on scenes.*\(--data.augmentation=null\)"),
+        ({"on_bad": "skip"}, r"data.on_bad has no effect on scenes.*\(--data.on_bad=refuse\)"),
+    ],
+)
+def test_settings_that_are_for_files_are_refused(changes, message):
+    normalisation = ((0.5,) * 3, (0.25,) * 3)
+    plain = DataConfig(train_size=1, interpolation="cubic")  # of images to predict
+    assert len(make_dataset(plain, "train", [bt.Depth("depth")], *normalisation, seed=0)) == 1
+    with pytest.raises(UserError, match=message):
+        make_dataset(dataclasses.replace(plain, **changes), "train", [bt.Depth("depth")], *normalisation, seed=0)
 
 
 def test_errors_name_the_thing_and_the_way_out():

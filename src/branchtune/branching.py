@@ -160,7 +160,7 @@ class BranchedBackbone(nn.Module):
                 self._run_hooked(images, run, inputs)
             own = {task: (index,) * self.tree.num_levels for index, task in enumerate(route.slot)}
             reach = Reach(own, trunk=run.reach)
-            taps = self.streams.run(kept, route, self.adapters, reach)
+            taps = self.streams.run(kept, route, self.adapters, reach, self.node_adapters)
         size = (images.shape[2], images.shape[3])
         batch = images.shape[0]
         for level, tap in zip(self.spec.levels, taps, strict=True):

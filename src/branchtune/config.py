@@ -58,7 +58,8 @@ class DataConfig:
             images and labels) or `huggingface` (a table), both declared in dataset.yaml.
         root: folder of the data set; not used by scenes.
         image_size: height and width of the network's input, in pixels.
-        train_size: number of training images; required for scenes, a limit elsewhere (null: all).
+        train_size: number of training images; required for scenes. Elsewhere a limit (null: all): the first so many
+            that can be used; nothing is said about those after them.
         val_size: likewise for validation images.
         test_size: likewise for the images that results are computed on, where the data set has such a split.
         seed: of the scenes.
@@ -68,9 +69,11 @@ class DataConfig:
         pin_memory: load into page-locked memory, from which a GPU copies faster; no effect without a GPU.
         cache: keep decoded samples in memory, in every loader process.
         interpolation: `linear` resizes images with antialiasing; `cubic` images and normals, as in the MTLoRA protocol.
+            Scenes are rendered at `image_size`: with them it is only how images to predict are resized.
         on_bad: `refuse` ends the run at ids listed twice or in two splits, missing and damaged files and values out of
-            range; `skip` reads everything once before the training, leaves such samples out and counts them.
-        augmentation: random changes of training samples; null for none.
+            range; `skip` reads everything once before the training, leaves such samples out and counts them. Not for
+            scenes.
+        augmentation: random changes of training samples; null for none. Not for scenes.
     """
 
     kind: Literal["scenes", "nyud", "pascal", "folder", "huggingface"] = "scenes"

@@ -8,7 +8,7 @@ folded: the block's own code does windows, shortcuts, norms and non-linearities,
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from branchtune.adapters.lora_layers import LoRALinear
 from branchtune.backbone.arguments import tensor_arguments
 from branchtune.backbone.clone import OwnHook
 from branchtune.backbone.features import first_tensor
-from branchtune.backbone.spec import BackboneSpec
+from branchtune.backbone.spec import BackboneSpec, Site
 from branchtune.errors import UserError
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
@@ -76,6 +76,8 @@ class TaskStreams:
             self._blocks.append(_Block(name, modules[name], _replay(modules[name], name), after))
             for site in sites:
                 modules[site.name].register_forward_hook(_KeepLayer(site.name))
+            for site in comb.adapted_merging_sites(spec, level.index):
+                modules[site.name].register_forward_hook(_AdaptMerging(comb, site))
 
     def watch_blocks(self) -> None:
         """To be called after the hooks that fork: where a level is one block, its input is what they make of it."""
@@ -93,15 +95,36 @@ class TaskStreams:
         finally:
             _kept.set(outer)
 
-    def run(self, kept: dict[str, Any], route: Route, adapters: nn.ModuleDict, reach: Reach) -> list[Tensor]:
-        """The raw output of every level for all tasks of the route, `[T * B, ...]`, task-major."""
+    def run(
+        self,
+        kept: dict[str, Any],
+        route: Route,
+        adapters: nn.ModuleDict,
+        reach: Reach,
+        node_adapters: Callable[[int, int], nn.ModuleDict],
+    ) -> list[Tensor]:
+        """The raw output of every level for all tasks of the route, `[T * B, ...]`, task-major.
+
+        Args:
+            kept: in the main pass.
+            route: of that pass.
+            adapters: all of the model, by key.
+            reach: of the streams, one group per task.
+            node_adapters: those of a group, by level and number of the group in the tree.
+        """
         outputs = []
         tasks = list(route.slot)
         for level, block in zip(self.spec.levels, self._blocks, strict=True):
-            here = [adapters[f"{level.index}/{task}/stream"] for task in tasks]
+            own = [adapters[f"{level.index}/{task}/stream"] for task in tasks]
+            groups = [route.groups[level.index][route.slot[task][level.index]] for task in tasks]
+            shared = [node_adapters(level.index, group) for group in groups]
             kept["nodes"] = {
-                site.name: (site, Nodes([node[site.key] for node in here], reach, level.index))  # type: ignore[index]
-                for site in self.comb.task_sites(self.spec, level.index)
+                site.name: (site, Nodes([node[site.key] for node in nodes], reach, level.index))  # type: ignore[index]
+                for nodes, sites in (
+                    (own, self.comb.task_sites(self.spec, level.index)),
+                    (shared, self.comb.adapted_merging_sites(self.spec, level.index)),
+                )
+                for site in sites
             }
             kept["fold"] = _Fold([route.slot[task][level.index] for task in tasks], route.width(level.index))
             kept["scale"], kept["dropout"] = self.comb.task_alpha / self.comb.r_task, self.comb.lora_dropout
@@ -111,9 +134,9 @@ class TaskStreams:
             _kept.set(kept)
             try:
                 stream = first_tensor(block.replay(kept["fold"](args[0]), *args[1:], **kwargs))
+                outputs.append(stream if block.after is None else first_tensor(block.after(stream)))
             finally:
                 _kept.set(outer)
-            outputs.append(stream if block.after is None else first_tensor(block.after(stream)))
         return outputs
 
 
@@ -179,6 +202,21 @@ class _KeepLayer(OwnHook):
         kept = _kept.get()
         if kept is not None and "nodes" not in kept:
             kept[self.name] = (next(iter(tensor_arguments(args, {}).values())), output)
+
+
+class _AdaptMerging(OwnHook):
+    """After a layer that the streams pass on their way to the end of a level: each task's group's update."""
+
+    def __init__(self, comb: Comb, site: Site) -> None:
+        self.comb, self.site = comb, site
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        kept = _kept.get()
+        if kept is None or "nodes" not in kept:  # the main pass
+            return None
+        site, nodes = kept["nodes"][self.site.name]
+        inputs = next(iter(tensor_arguments(args, {}).values()))
+        return self.comb.apply(site, nodes, inputs, output)
 
 
 def _check_block(block: nn.Module, name: str) -> None:

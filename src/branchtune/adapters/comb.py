@@ -90,6 +90,11 @@ class Comb(LoRA):
         prefix = f"{spec.levels[level].end}."
         return tuple(site for site in spec.sites if site.kind != "block" and site.name.startswith(prefix))
 
+    def adapted_merging_sites(self, spec: BackboneSpec, level: int) -> tuple[Site, ...]:
+        """Those of `merging_sites` that `target_modules` adapts: streams pass them with their group's adapter."""
+        chosen = {site.name for site in self.select_sites(spec)}
+        return tuple(site for site in self.merging_sites(spec, level) if site.name in chosen)
+
     def ends_level(self, spec: BackboneSpec, level: int) -> bool:
         """Whether the level ends with its last block, without a merging after it.
 
@@ -120,4 +125,5 @@ class Comb(LoRA):
         adapters = sum(
             s.positions * self.r_task * (s.in_channels + s.out_channels) for s in self.task_sites(spec, level)
         )
-        return adapters + sum(s.positions * s.in_channels * s.out_channels for s in self.merging_sites(spec, level))
+        merging = sum(s.positions * s.in_channels * s.out_channels for s in self.merging_sites(spec, level))
+        return adapters + merging + sum(self.macs(s) for s in self.adapted_merging_sites(spec, level))

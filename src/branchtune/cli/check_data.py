@@ -29,7 +29,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--sheet", type=str | None, default=None, help="write a contact sheet to this PNG file")
     parser.add_argument("--rows", type=int, default=4, help="samples of each split on the contact sheet")
     parser.add_argument("--workers", type=int, default=0, help="processes that read")
-    parser.add_argument("--all", action="store_true", help="list every problem, not the first 20 of each sort")
+    parser.add_argument(
+        "--all", action="store_true", help="list every problem, not the first 20 of each sort, and every class"
+    )
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     options = parse(parser, argv)
     _check_least(options, limit=1, rows=1, workers=0)
@@ -57,7 +59,10 @@ def run(argv: Sequence[str]) -> None:
             begin=begin,
         )
     reporter.say(f"{options.path}: {kind}, " + ", ".join(f"{s.split} {s.listed} listed" for s in summaries))
-    reporter.console.print(data_table(summaries, source.class_names))
+    reporter.console.print(data_table(summaries, source.class_names, every_class=options.all))
+    if options.tasks is None:
+        for name, folders in source.absent.items():
+            reporter.say(f"note: there is no label {name!r}, {folders} does not exist")
     for line in problem_lines(summaries, None if options.all else 20):
         reporter.say(line)
     examples = [sample for summary in summaries for sample in summary.examples]

@@ -147,7 +147,7 @@ def _check_split(
     unusable = left_out(summary.problems)
     tried = list(dict.fromkeys(ids))[:limit]
     advance = begin(split, len(tried)) if begin else None
-    for id_, sample, reasons in DataLoader(_Raw(source, tried, gone), batch_size=None, num_workers=workers):
+    for id_, sample, reasons in DataLoader(_Raw(source, split, tried, gone), batch_size=None, num_workers=workers):
         summary.problems += [Problem(split, id_, "bad content", reason) for reason in reasons]
         if sample:
             _add(summary, sample, id_ not in unusable, examples)
@@ -170,8 +170,8 @@ def _add(summary: SplitSummary, sample: Sample, usable: bool, examples: int) -> 
 class _Raw(Dataset[tuple[str, Sample, list[str]]]):
     """Of every id, the raw sample, or an empty one and everything that is wrong with its files."""
 
-    def __init__(self, source: Source, ids: Sequence[str], incomplete: set[str]) -> None:
-        self.source, self.ids, self.incomplete = source, ids, incomplete
+    def __init__(self, source: Source, split: str, ids: Sequence[str], incomplete: set[str]) -> None:
+        self.source, self.split, self.ids, self.incomplete = source, split, ids, incomplete
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -180,13 +180,13 @@ class _Raw(Dataset[tuple[str, Sample, list[str]]]):
         id_ = self.ids[index]
         if id_ not in self.incomplete:
             try:
-                return id_, self.source.read(id_), []
+                return id_, self.source.read(id_, self.split), []
             except UserError as error:
-                return id_, {}, _reasons(self.source, id_) or [str(error)]
-        return id_, {}, _reasons(self.source, id_)
+                return id_, {}, _reasons(self.source, self.split, id_) or [str(error)]
+        return id_, {}, _reasons(self.source, self.split, id_)
 
 
-def _reasons(source: Source, id_: str) -> list[str]:
+def _reasons(source: Source, split: str, id_: str) -> list[str]:
     """What is wrong with image and labels of a sample, each by itself; files that are missing are named elsewhere."""
     found: dict[str, None] = {}
 
@@ -199,14 +199,14 @@ def _reasons(source: Source, id_: str) -> list[str]:
     image = _with_labels(source, {})
     image_is_missing = bool(image.missing([id_]))
     if not image_is_missing:
-        attempt(image.read, id_)
+        attempt(image.read, id_, split)
     for name, channels in source.labels.items():
         alone = _with_labels(source, {name: channels})
         if len(alone.missing([id_])) > image_is_missing:
             continue
-        attempt(alone.read_label, id_, name)
+        attempt(alone.read_label, id_, name, split)
         if not image_is_missing:
-            attempt(alone.read, id_)
+            attempt(alone.read, id_, split)
     return list(found)
 
 

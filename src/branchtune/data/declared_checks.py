@@ -10,6 +10,7 @@ from typing import Any, get_args
 from branchtune.data.declared_label import METRES, Label, LabelKind
 from branchtune.errors import unknown
 from branchtune.ignored import IGNORED_CLASS
+from branchtune.tasks.task import RESERVED_NAMES
 
 EVERY_KIND = ("kind", "ignore", "partial", "folder", "column")
 OF_KIND: dict[str, tuple[str, ...]] = {
@@ -61,7 +62,10 @@ def _wrong_value(kind: LabelKind, values: Mapping[str, Any]) -> str | None:
 
 
 def declaration_problem(content: Mapping[str, Any]) -> str | None:
-    """What is wrong with the keys beside `tasks`, or None."""
+    """What is wrong with the names of the labels and with the keys beside `tasks`, or None."""
+    for name in content["tasks"]:
+        if name in RESERVED_NAMES:
+            return f"a label cannot be named {name!r}: a sample uses the keys {RESERVED_NAMES} for itself"
     splits = content["splits"]
     if not isinstance(splits, Mapping) or "train" not in splits:
         return "splits names the lists of train, val and test; train is missing"

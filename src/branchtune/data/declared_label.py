@@ -94,8 +94,8 @@ class Label:
         return np.where(unknown_, np.nan, values).astype(np.float32)
 
     def _normals(self, stored: np.ndarray, where: object) -> np.ndarray:
-        if stored.ndim != 3 or 3 not in (stored.shape[0], stored.shape[-1]):
-            raise UserError(f"{where}: shape {list(stored.shape)}, expected [H, W, 3] or [3, H, W]")
+        if stored.ndim != 3 or 3 not in (stored.shape[0], stored.shape[-1]) or stored.dtype.kind not in "biuf":
+            raise UserError(f"{where}: {stored.dtype} {list(stored.shape)}, expected [H, W, 3] or [3, H, W] of numbers")
         vectors = stored if stored.shape[0] == 3 and stored.shape[-1] != 3 else np.moveaxis(stored, -1, 0)
         ignored = (vectors == 0).all(0) | np.isnan(vectors.astype(np.float64)).any(0)
         for value in self.ignored:

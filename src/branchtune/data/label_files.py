@@ -83,12 +83,11 @@ class LabelFiles(Source):
 
     @classmethod
     def all_of(cls, root: str | Path) -> LabelFiles:
-        """Every label whose folders exist, with its published number of channels."""
+        """Every label whose folders exist, with its published number of channels; `absent` holds the others."""
         source = cls(root, cls.channels)
-        for name in cls.channels:
-            templates = [file.split("|") for file in cls.fields[name].files]
-            if not all(any((source.root / t).parent.is_dir() for t in alternatives) for alternatives in templates):
-                del source.labels[name]
+        folders = {name: source._absent_folders(name) for name in source.labels}
+        source.absent = {name: absent for name, absent in folders.items() if absent}
+        source.keep_labels([name for name in source.labels if name not in source.absent])
         return source
 
     def list_name(self, split: str) -> str:
@@ -113,7 +112,7 @@ class LabelFiles(Source):
                     found.append((id_, " or ".join(names)))
         return found
 
-    def read(self, id_: str) -> Sample:
+    def read(self, id_: str, split: str | None = None) -> Sample:
         image = read_image(self._path(self.image, id_))
         sample: Sample = {"id": id_, "image": torch.from_numpy(image).permute(2, 0, 1)}
         for name in self.labels:
@@ -123,7 +122,7 @@ class LabelFiles(Source):
                 sample[name] = torch.from_numpy(np.ascontiguousarray(target))
         return sample
 
-    def read_label(self, id_: str, name: str) -> Tensor | None:
+    def read_label(self, id_: str, name: str, split: str | None = None) -> Tensor | None:
         _, target = self._label(id_, name)
         return None if target is None else torch.from_numpy(np.ascontiguousarray(target))
 
@@ -134,6 +133,15 @@ class LabelFiles(Source):
         if field.optional and not paths[0].exists():
             return paths, None
         return paths, field.read(self.labels[name], *paths)
+
+    def _absent_folders(self, name: str) -> str:
+        """Folders that a label needs and that do not exist, in words; an empty text if there are none."""
+        absent = []
+        for file in self.fields[name].files:
+            folders = dict.fromkeys(alternative.rpartition("/")[0] for alternative in file.split("|"))
+            if not any((self.root / folder).is_dir() for folder in folders):
+                absent.append(" or ".join(f"{folder}/" for folder in folders))
+        return " and ".join(absent)
 
     def _list(self, split: str) -> Path:
         return self.root / self.lists.format(split=split)
@@ -155,15 +163,16 @@ def check_size(path: object, target: np.ndarray, image: np.ndarray) -> None:
 
 
 def read_ids(path: Path) -> list[str]:
-    """A text file with one id per line.
+    """A text file with one id per line; lines are stripped, empty ones left out, and ids may contain spaces.
 
     Raises:
         UserError: it cannot be read, or holds nothing.
     """
     try:
-        ids = path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read, it lists the ids of the split") from error
+    ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the split is empty, list one id per line")
     return ids

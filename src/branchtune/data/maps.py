@@ -116,15 +116,15 @@ def _flip(target: NormalMap) -> LabelMap:
 @F.register_kernel(functional="affine", tv_tensor_cls=LabelMap)
 def _affine(target: LabelMap, angle: float, *args: Any, interpolation: Any = None, **options: Any) -> LabelMap:
     turned = _apply(F.affine_image, target, angle, *args, interpolation=NEAREST, **options)
-    return _turned(turned, -angle)  # affine counts clockwise
+    return turned_vectors(turned, -angle)  # affine counts clockwise
 
 
 @F.register_kernel(functional="rotate", tv_tensor_cls=LabelMap)
 def _rotate(target: LabelMap, angle: float, interpolation: Any = None, **options: Any) -> LabelMap:
-    return _turned(_apply(F.rotate_image, target, angle, interpolation=NEAREST, **options), angle)
+    return turned_vectors(_apply(F.rotate_image, target, angle, interpolation=NEAREST, **options), angle)
 
 
-def _turned(target: LabelMap, degrees: float) -> LabelMap:
+def turned_vectors(target: LabelMap, degrees: float) -> LabelMap:
     """The vectors of normals, turned counter-clockwise as seen in the image (y points down)."""
     if not isinstance(target, NormalMap) or degrees == 0:
         return target

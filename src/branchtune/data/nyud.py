@@ -28,10 +28,12 @@ def _segmentation(channels: int, path: Path) -> np.ndarray:
 
 def _depth(channels: int, path: Path) -> np.ndarray:
     metres = read_floats(path, "[H, W]", 2)
-    far = metres[np.isfinite(metres) & (metres >= MAX_DEPTH)]
-    if far.size:
-        raise UserError(f"{path}: value {far[0]:g}, expected metres below {MAX_DEPTH:g} (0 or NaN where unknown)")
-    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(np.nan))
+    wrong = metres[(metres < 0) | (metres >= MAX_DEPTH)]
+    if wrong.size:
+        raise UserError(
+            f"{path}: value {wrong[0]:g}, expected metres above 0 and below {MAX_DEPTH:g} (0 or NaN where unknown)"
+        )
+    return np.where(metres > 0, metres, np.float32(np.nan))
 
 
 def _normals(channels: int, path: Path) -> np.ndarray:
@@ -64,7 +66,7 @@ class NYUDFiles(LabelFiles):
     | `gt_sets/<split>.txt` | one id per line | |
     | `images/<id>.jpg` | RGB | |
     | `segmentation/<id>.png` | 8 bit, 0 unlabelled, k is class k - 1 | 0 |
-    | `depth/<id>.npy` | float `[H, W]`, metres | not finite, <= 0 |
+    | `depth/<id>.npy` | float `[H, W]`, metres below 1000 | 0, NaN |
     | `normals/<id>.npy` | float `[H, W, 3]` in [-1, 1], made unit length | zero vector, NaN |
     | `edge/<id>.npy` | `[H, W]` of 0 and 1 | |
 

@@ -54,10 +54,10 @@ class Rows(Source):
                 if known and column not in known:
                     raise unknown(f"column of {place}", column, known)
         self._listed = {split: self._ids(split) for split in self.tables}
-        self._where: dict[str, tuple[str, int]] = {}
+        self._rows: dict[str, dict[str, int]] = {split: {} for split in self.tables}
         for split, ids in self._listed.items():
             for row, id_ in enumerate(ids):
-                self._where.setdefault(id_, (split, row))  # listed twice: the first is the one that is kept
+                self._rows[split].setdefault(id_, row)  # listed twice: the first is the one that is kept
 
     @classmethod
     def load(cls, root: str | Path, tasks: Sequence[Task] | None = None) -> Rows:
@@ -87,8 +87,8 @@ class Rows(Source):
     def missing(self, ids: Sequence[str]) -> list[tuple[str, str]]:
         return []  # an empty cell shows when the row is read
 
-    def read(self, id_: str) -> Sample:
-        where, row = self._row(id_)
+    def read(self, id_: str, split: str | None = None) -> Sample:
+        where, row = self._row(id_, split)
         image = _image(row.get(self.declaration.image), f"{where}, column {self.declaration.image!r}")
         sample: Sample = {"id": id_, "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))}
         for name in self.labels:
@@ -98,13 +98,15 @@ class Rows(Source):
                 sample[name] = torch.from_numpy(np.ascontiguousarray(target))
         return sample
 
-    def read_label(self, id_: str, name: str) -> Tensor | None:
-        target = self._target(*self._row(id_), name)
+    def read_label(self, id_: str, name: str, split: str | None = None) -> Tensor | None:
+        target = self._target(*self._row(id_, split), name)
         return None if target is None else torch.from_numpy(np.ascontiguousarray(target))
 
-    def _row(self, id_: str) -> tuple[str, Mapping[str, Any]]:
+    def _row(self, id_: str, split: str | None) -> tuple[str, Mapping[str, Any]]:
         """What messages call the row of an id, and its cells."""
-        split, number = self._where[id_]
+        if split is None:
+            split = next(name for name in self.split_names if id_ in self._rows.get(name, ()))
+        number = self._rows[split][id_]
         where = f"{self.place}, row {number} of {split!r}"
         try:
             return where, self.tables[split][number]
@@ -113,12 +115,12 @@ class Rows(Source):
 
     def _target(self, where: str, row: Mapping[str, Any], name: str) -> np.ndarray | None:
         label, column = self.declaration.tasks[name], self._columns[name]
-        cell = row.get(column)
+        cell, place = row.get(column), f"{where}, column {column!r}"
         if cell is None and label.partial:
             return None
         if cell is None:
             raise UserError(f"{where}: column {column!r} is empty, fill it or declare the label as partial")
-        return label.decode(np.asarray(cell), f"{where}, column {column!r}")
+        return label.decode(_array(cell, place), place)
 
     def _ids(self, split: str) -> list[str]:
         table, column = self.tables[split], self.declaration.id
@@ -170,13 +172,20 @@ def _column_names(table: Any) -> list[str]:
     return list(getattr(table, "column_names", None) or [])
 
 
+def _array(cell: Any, where: str) -> np.ndarray:
+    try:
+        return np.asarray(cell)
+    except ValueError as error:  # nested lists that form no rectangle
+        raise UserError(f"{where}: rows of different lengths, make them equally long") from error
+
+
 def _image(cell: Any, where: str) -> np.ndarray:
     """A PIL image or an array -> uint8 or float32 in [0, 1], `[H, W, 3]`."""
     if isinstance(cell, Image.Image):
         return as_rgb(cell)
     if cell is None:
         raise UserError(f"{where}: is empty, a sample needs an image")
-    pixels = np.asarray(cell)
+    pixels = _array(cell, where)
     if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[-1] != 3:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype.kind not in "uif":

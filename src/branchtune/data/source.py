@@ -30,6 +30,8 @@ class Source(ABC):
     labels: dict[str, int]
     #: of the classes, by label, where they are known
     class_names: Mapping[str, Sequence[str]] = {}
+    #: labels that data of this kind may have and these do not, each with the folders that are not there
+    absent: Mapping[str, str] = {}
     #: in the order in which an id that several splits list is kept: the first one has it
     split_names: ClassVar[Sequence[str]] = ("val", "test", "train")
 
@@ -49,17 +51,22 @@ class Source(ABC):
         """Pairs of an id and the name of a file that it lacks."""
 
     @abstractmethod
-    def read(self, id_: str) -> Sample:
+    def read(self, id_: str, split: str | None = None) -> Sample:
         """`{"id", "image": uint8 [3, H, W], <label>: [H, W] or [3, H, W]}`, ignored pixels 255 or NaN.
 
         A label that the sample does not have is left out.
+
+        Args:
+            id_: of the sample.
+            split: the one that lists it, where it may be in several: a row of a table is another one in each. None for
+                the one that keeps it, see `split_names`.
 
         Raises:
             UserError: a file cannot be decoded, has another size than the image, or holds a value out of range.
         """
 
     @abstractmethod
-    def read_label(self, id_: str, name: str) -> Tensor | None:
+    def read_label(self, id_: str, name: str, split: str | None = None) -> Tensor | None:
         """One label of `read`, whatever the image is like; None where the sample does not have it.
 
         Raises:
@@ -75,6 +82,8 @@ class Source(ABC):
         if names is None:
             return
         for name in names:
+            if name in self.absent:
+                raise UserError(f"{self.place}: there is no label {name!r}, {self.absent[name]} does not exist")
             if name not in self.labels:
                 raise unknown("label", name, self.labels)
         self.labels = {name: self.labels[name] for name in names}

@@ -13,7 +13,18 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from branchtune.data.augmentation import Augmentation, Interpolation
-from branchtune.data.maps import ClassMap, LabelMap, LineMap, MapKind, NormalMap, ValueMap, as_map, zoomed
+from branchtune.data.maps import (
+    ClassMap,
+    LabelMap,
+    LineMap,
+    MapKind,
+    NormalMap,
+    ValueMap,
+    as_map,
+    turned_vectors,
+    zoomed,
+)
+from branchtune.data.warping import warped_cubic
 from branchtune.errors import UserError
 from branchtune.ignored import IGNORED_CLASS
 
@@ -67,7 +78,7 @@ def resized_crop(
         if interpolation == "cubic" and value.dtype == torch.uint8 and not isinstance(value, LabelMap):
             # The kernel for bytes clamps between its two passes.
             smooth = F.resized_crop(value.float(), **place, interpolation=mode, antialias=antialias)
-            return smooth.round().clamp(0, 255).to(torch.uint8)
+            return _as_bytes(smooth)
         if interpolation == "cubic" and isinstance(value, LineMap):
             value = value.as_subclass(ValueMap)
         changed = F.resized_crop(value, **place, interpolation=mode, antialias=antialias)
@@ -81,13 +92,17 @@ def resized_crop(
 
 
 def turned_and_scaled(
-    sample: Sample, kinds: Kinds, degrees: float, scale: float, fill: Literal["ignore", "zero"] = "ignore"
+    sample: Sample,
+    kinds: Kinds,
+    degrees: float,
+    scale: float,
+    fill: Literal["ignore", "zero"] = "ignore",
+    interpolation: Interpolation = "linear",
 ) -> Sample:
     """Turn image and maps about their centre and scale them, without changing their size.
 
-    The image is resampled bilinearly and black where nothing was (the published recipe warps it bicubically, for which
-    torchvision has no kernel), maps are resampled by their nearest pixel, as published but for normals, which are
-    bicubic there. Normals turn with the image, depth is divided by `scale`.
+    The image is black where nothing was. Maps are resampled by their nearest pixel. Normals turn with the image, depth
+    is divided by `scale`.
 
     Args:
         sample: as for `flip_horizontal`.
@@ -96,9 +111,14 @@ def turned_and_scaled(
         scale: above 1 enlarges.
         fill: what maps hold where nothing was: `ignore`, or `zero` in maps of classes and values that are not ignored
             as a whole.
+        interpolation: `linear` resamples the image bilinearly. `cubic` is the published recipe: image and normals
+            bicubically, and normals brought back to unit length; pixels whose nearest one is ignored stay ignored.
     """
 
     def change(value: Tensor) -> Tensor:
+        if not isinstance(value, LabelMap) and interpolation == "cubic":
+            smooth = warped_cubic(value.float(), degrees, scale)
+            return _as_bytes(smooth) if value.dtype == torch.uint8 else smooth
         if not isinstance(value, LabelMap):
             return F.affine(value, -degrees, [0, 0], scale, [0.0, 0.0], InterpolationMode.BILINEAR, fill=0)
         if not isinstance(value, ClassMap):
@@ -108,7 +128,11 @@ def turned_and_scaled(
         empty = float(IGNORED_CLASS) if isinstance(value, ClassMap) else float("nan")
         if fill == "zero" and isinstance(value, ClassMap | ValueMap) and not ignored.all():
             empty = 0.0
-        return zoomed(F.affine(value, -degrees, [0, 0], scale, [0.0, 0.0], fill=empty), scale)
+        turned = F.affine(value, -degrees, [0, 0], scale, [0.0, 0.0], fill=empty)
+        if interpolation == "cubic" and isinstance(value, NormalMap):
+            vectors = warped_cubic(plain.nan_to_num(0.0), degrees, scale)
+            turned = turned_vectors(_unit(vectors, ~turned.as_subclass(Tensor).isnan()), degrees)
+        return zoomed(turned, scale)
 
     return _each(sample, kinds, change)
 
@@ -119,6 +143,11 @@ def _each(sample: Sample, kinds: Kinds, change: Callable[[Tensor], Tensor]) -> S
     for name, kind in _maps(sample, kinds):
         changed[name] = change(as_map(sample[name], kind)).as_subclass(Tensor)
     return changed
+
+
+def _as_bytes(smooth: Tensor) -> Tensor:
+    """Floats that a cubic kernel made of bytes, which overshoot."""
+    return smooth.round().clamp(0, 255).to(torch.uint8)
 
 
 def _unit(vectors: Tensor, valid: Tensor) -> LabelMap:
@@ -143,7 +172,7 @@ class Transform:
         image_size: height and width of the result.
         mean, std: per channel, of images in [0, 1] (the backbone's data configuration).
         augmentation: None changes nothing at random (evaluation).
-        interpolation: of images and normals, see `resized_crop`.
+        interpolation: of images and normals, see `resized_crop` and `turned_and_scaled`.
     """
 
     def __init__(
@@ -185,7 +214,9 @@ class Transform:
         if wanted.rotation or wanted.scale_range:
             low, high = wanted.scale_range or (1.0, 1.0)
             degrees, factor = wanted.rotation * generator.uniform(-1, 1), generator.uniform(low, high)
-            sample = turned_and_scaled(sample, self.kinds, float(degrees), float(factor), wanted.fill)
+            sample = turned_and_scaled(
+                sample, self.kinds, float(degrees), float(factor), wanted.fill, self.interpolation
+            )
         scale = float(generator.choice(wanted.scales))
         sample = self._resized(sample, _window(sample["image"].shape[-2:], scale, wanted.window, generator), scale)
         if generator.random() < wanted.flip:

@@ -20,6 +20,8 @@ from branchtune.tasks.task import Task
 
 # Fewer scenes than this are rendered sooner than worker processes have started.
 WORTH_WORKERS = 300
+# What files need and rendered scenes do not, with the values that change nothing.
+UNUSED_BY_SCENES = {"augmentation": None, "on_bad": "refuse"}
 # The share of a process that is alone.
 ALL = (0, 1)
 
@@ -48,7 +50,7 @@ def make_dataset(
     if config.root is None:
         raise UserError(f"data.root is not set: give the folder of the {config.kind} data (--data.root FOLDER)")
     source = open_source(config.kind, config.root, tasks)
-    dataset = StoredSamples(
+    return StoredSamples(
         source,
         "val" if split == "test" and not source.has_split("test") else split,
         tasks,
@@ -60,9 +62,8 @@ def make_dataset(
         cache=config.cache,
         interpolation=config.interpolation,
         on_bad=config.on_bad,
+        limit=limits[split],
     )
-    dataset.limit(limits[split])
-    return dataset
 
 
 def _scenes(
@@ -75,6 +76,12 @@ def _scenes(
 ) -> SampleSource:
     if count is None:
         raise UserError(f"data.{split}_size is not set: say how many scenes to render")
+    for key, plain in UNUSED_BY_SCENES.items():
+        if getattr(config, key) != plain:
+            raise UserError(
+                f"data.{key} has no effect on scenes, which are rendered and used as they are: leave it out "
+                f"(--data.{key}={'null' if plain is None else plain})"
+            )
     from branchtune.data.scenes import DENSE_LABELS
 
     names = tuple(task.name for task in tasks)

@@ -73,7 +73,7 @@ def _example(dataset: Any, index: int, bench: Workbench) -> Example:
     source = getattr(dataset, "source", None)
     if source is not None:  # at its file's own size
         id_ = dataset.ids[index]
-        pixels = torch.as_tensor(source.read(id_)["image"]).permute(1, 2, 0).numpy()
+        pixels = torch.as_tensor(source.read(id_, dataset.split)["image"]).permute(1, 2, 0).numpy()
     else:
         sample = dataset[index]
         id_, pixels = sample["id"], pixels_of(sample["image"], *bench.normalisation)
