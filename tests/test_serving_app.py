@@ -311,7 +311,7 @@ def test_the_description_is_true(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/health", "/model", "/examples", "/examples/{index}", "/predict"}
     responses = schema["paths"]["/predict"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "403", "413", "415", "422", "500", "503"}
+    assert set(responses) == {"200", "400", "403", "408", "413", "415", "422", "500", "503"}
     for path in ("/health", "/model", "/examples", "/examples/{index}"):
         assert {"403", "500"} < set(schema["paths"][path]["get"]["responses"])
     for status, response in responses.items():
