@@ -12,7 +12,7 @@ import torch
 import branchtune as bt
 from affinity_cases import made_up_spec
 from branchtune.affinity import Affinity
-from branchtune.pictures.colour import error_picture, picture, target_picture
+from branchtune.pictures.colour import class_colours, error_picture, picture, target_picture
 from branchtune.report.page.axes import Axes
 from branchtune.report.page.chart import Series, line_chart
 from branchtune.report.page.dendrogram_svg import LETTER, dendrogram_drawing
@@ -22,6 +22,7 @@ from branchtune.report.page.picture_data import LIMIT, PictureWriter
 from branchtune.report.page.scatter import Mark, scatter_chart
 from branchtune.report.page.svg import element, mixed, ticks, told_apart
 from branchtune.report.page.tree_svg import THICK, THIN, thickness
+from own_tasks import ManyClasses
 
 
 def test_thickness_is_in_proportion_to_the_parameters() -> None:
@@ -165,6 +166,15 @@ def test_target_and_prediction_share_a_scale() -> None:
 def test_errors_are_dark_where_small_and_grey_without_label() -> None:
     pixels = error_picture(torch.tensor([[0.0, 5.0, 99.0, float("nan")]]), 5.0)[0]
     assert pixels.tolist() == [[0, 0, 4], [252, 255, 164], [252, 255, 164], [89, 89, 89]]
+
+
+def test_a_predicted_class_may_have_the_number_that_marks_ignored_targets() -> None:
+    many, few, grey = ManyClasses("many"), bt.SemanticSegmentation("few", num_classes=3), [89, 89, 89]
+    found = torch.tensor([[255, 299, 299]], dtype=torch.uint16)
+    assert picture(many, found)[0].tolist() == class_colours(300)[[255, 299, 299]].tolist()
+    assert picture(few, torch.tensor([[255]], dtype=torch.uint8)).tolist() == [[grey]]
+    assert target_picture("classes", torch.tensor([[255]]), 300).tolist() == [[grey]]
+    assert error_map(many, found, torch.tensor([[299, 299, 255]])).nan_to_num(-1).tolist() == [[1, 0, -1]]
 
 
 def test_pictures_of_ten_tasks_on_large_noise_stay_below_the_limit() -> None:

@@ -15,10 +15,11 @@ from branchtune.comparison.result import Comparison
 from branchtune.comparison.tables import tables
 from branchtune.data.nyud import NYUDFiles
 from branchtune.evaluation.references import Reference
+from branchtune.pictures.colour import class_colours
 from branchtune.progress import Reporter
 from branchtune.report.page.curves import run_curves
 from branchtune.report.page.data_words import evaluated_each
-from branchtune.report.page.gallery import make_gallery
+from branchtune.report.page.gallery import ClassKey, make_gallery
 from branchtune.report.page.run_data import read_run
 from branchtune.report.page.tables import headline_table
 from branchtune.report.page.tree_svg import THICK
@@ -160,6 +161,14 @@ def test_the_colours_of_classes_have_names_where_the_data_have_them(
     assert list(numbered) == list(named) == ["semseg"]
     assert [f"class no {key.name}" for key in numbered["semseg"]] == [key.name for key in named["semseg"]]
     assert '<span class="swatch" style="background: rgb(' in page(run.path)
+
+
+def test_a_predicted_class_is_in_the_key_whatever_its_number(finished: Path) -> None:
+    tasks = "--tasks={semseg: {class_path: own_tasks.ManyClasses, init_args: {name: semseg}}}"
+    arguments = [tasks, "--method=decoders", "--trainer.max_epochs=1", "--name=many-classes", "--quiet"]
+    assert main(["fit", str(finished), *arguments]) == 0
+    keys = make_gallery(read_run(run_of(finished, "many-classes")), Reporter.silent()).classes["semseg"]
+    assert keys[-1] == ClassKey("rgb({}, {}, {})".format(*class_colours(300)[255]), "255")
 
 
 def test_a_finished_run_keeps_its_report_and_gets_it_again_when_it_is_gone(finished: Path) -> None:
