@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -20,13 +21,15 @@ from branchtune.progress import Reporter
 from branchtune.report.page.curves import run_curves
 from branchtune.report.page.data_words import evaluated_each
 from branchtune.report.page.gallery import ClassKey, make_gallery
+from branchtune.report.page.pages import run_page
 from branchtune.report.page.run_data import read_run
 from branchtune.report.page.tables import headline_table
-from branchtune.report.page.tree_svg import THICK
+from branchtune.report.page.tree_svg import LETTER, THICK, tree_drawing
 from branchtune.run.results import Results
 from branchtune.settings import resolved
 from branchtune.tables.numbers import number
 from finished_run import run_of
+from many_tasks import names_of, noisy_gallery, with_tasks
 
 SCENES = Path(__file__).parents[1] / "results" / "scenes"
 
@@ -141,6 +144,27 @@ def test_the_drawing_has_the_widths_of_the_counts(finished: Path) -> None:
     nodes = re.findall(r'<g id="tree-\d+".*?<rect[^>]*height="([\d.]+)".*?</g>', page(run.path))
     assert sorted(map(float, nodes)) == pytest.approx(sorted(THICK * c / most for c in costs.values()), abs=0.01)
     assert sum(run.decoders.values()) == run.results.parameters["decoders"]
+
+
+def test_a_tip_of_many_tasks_stays_inside_the_drawing(finished: Path) -> None:
+    svg = ElementTree.fromstring(str(tree_drawing(with_tasks(read_run(run_of(finished)), 16), "tree")))
+    width, height = map(float, svg.attrib["viewBox"].split()[2:])
+    tips = [group for group in svg.iter("g") if group.get("class") == "tip"]
+    assert tips
+    for tip in tips:
+        box, *lines = tip
+        x, y, wide, tall = (float(box.attrib[key]) for key in ("x", "y", "width", "height"))
+        assert 0 <= x < x + wide <= width
+        assert 0 <= y < y + tall <= height
+        texts = [str(line.text) for line in lines]
+        assert max(map(len, texts)) * LETTER <= wide
+        assert all(name in " ".join(texts) for name in names_of(16))
+
+
+def test_a_page_of_sixteen_tasks_stays_below_five_megabytes(finished: Path) -> None:
+    html = run_page(with_tasks(read_run(run_of(finished)), 16), noisy_gallery(16, 448, 448))
+    assert html.count("data:image/jpeg") == 6 * (1 + 3 * 16)
+    assert 3e6 < len(html.encode()) < 5e6
 
 
 def test_the_best_case_comes_before_the_worst(finished: Path) -> None:
