@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from branchtune.serving.examples import Example
 from branchtune.serving.limits import Limits
 from browser import needs_chromium, opened, screenshot, serious_violations
 from running_server import running
-from served_model import encoded, loader, small_served
+from served_model import encoded, image_level_served, loader, small_served
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 EVIL = "<img src=x onerror=alert(1)>.png"
@@ -142,6 +143,23 @@ def test_a_refused_toggle_leaves_the_outputs(address: str) -> None:
         page.get_by_role("alert").get_by_text("photo.png: too many requests wait").wait_for()
         page.get_by_text("The outputs are those from before.").wait_for()
         assert page.locator("figure").count() == 3
+
+
+def test_a_value_that_is_no_number_is_a_dash_and_hides_no_other_task(tmp_path: Path) -> None:
+    with running(create_app(loader(image_level_served(tmp_path)))) as address, opened() as page:
+
+        def without_two(route: Any) -> None:
+            answer = route.fetch().json()
+            answer["tasks"]["scene"]["values"] = [None, 0.25, None, 0.5]
+            route.fulfill(json=answer)
+
+        page.route("**/predict", without_two)
+        page.goto(address)
+        page.get_by_text("Choose an image, or drop one.").wait_for()
+        upload(page, "photo.png", picture(0))
+        page.locator("figure[data-task=depth] img").first.wait_for()
+        shown = page.locator("figure[data-task=scene] li").all_text_contents()
+        assert shown == ["class 3: 0.500", "class 1: 0.250", "class 0: –", "class 2: –"]
 
 
 CUT_OFF = "name => { fetch = async () => ({ ok: true, json: () => Promise.reject(new DOMException('', name)) }); }"

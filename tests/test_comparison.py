@@ -77,6 +77,42 @@ def test_the_report_leaves_out_runs_that_are_not_whole_or_not_of_this_comparison
     assert html.count('aria-label="drawing of the tree') == len(METHODS) - 3
 
 
+def test_learning_curves_are_of_the_runs_of_the_comparison_alone(
+    compared: Path, comparison: Comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "versus"
+    shutil.copytree(compared / "runs" / "versus", folder)
+    second = {method: folder / Path(runs[1].name).name for method, runs in comparison.runs.items()}
+    for method in ("branched", "shared", "comb"):
+        path = second[method] / "metrics.csv"
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(row | {"val_loss": "5e9"} for row in rows)
+    shutil.copy(second["shared"] / "results.json", second["branched"])
+    (second["shared"] / "results.json").write_text("{")
+    (second["comb"] / "results.json").unlink()
+    (second["random"] / "metrics.csv").write_text("epoch,task\n0\n")
+    shutil.rmtree(second["anti"])
+    assert main(["report", str(folder), "--quiet"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("no learning curves of ")]
+    expected = {
+        "branched": "it is not the run of this comparison",
+        "shared": "results.json is damaged",
+        "comb": "results.json does not exist",
+        "random": "metrics.csv is damaged",
+    }
+    assert len(said) == len(expected)
+    for method, reason in expected.items():
+        message = f"no learning curves of {second[method].name}: "
+        assert any(line.startswith(message) and reason in line for line in said)
+    curves = (folder / "report.html").read_text(encoding="utf-8").partition('<section id="curves"')[2]
+    curves = curves.partition("</section>")[0]
+    assert "<circle" in curves
+    assert "e9" not in curves
+
+
 def test_controls_have_the_group_counts_of_the_planned_tree(comparison: Comparison) -> None:
     for seed in (0, 1):
         planned, *controls = (comparison.runs[method][seed] for method in ("branched", "random", "anti"))

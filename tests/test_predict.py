@@ -162,6 +162,9 @@ def test_nothing_is_deleted_but_predictions(
     call = ["predict", str(run), str(images), "--quiet", "-o"]
     assert main([*call, str(images)]) == 2
     assert "holds the images, whose pictures would be predicted next time" in capsys.readouterr().err
+    assert main(["predict", str(run), str(images / "a.png"), "--quiet", "-o", str(images)]) == 2
+    assert "holds the images, whose pictures would be predicted next time" in capsys.readouterr().err
+    assert [path.name for path in images.iterdir()] == ["a.png"]
     assert main([*call, str(out)]) == 0
     predicted = set(files_of(out))
     own = {"a.png", "a.npy", "a.b.png", "a.depth.txt", "b.depth.png", "a.new.depth.png"}

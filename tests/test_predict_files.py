@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,23 @@ def test_folders_that_cannot_be_written_to(
     )
     assert call(finished, images, "-o", str(images / "a.png" / "out")) == 2
     assert "Not a directory, choose another folder with --out" in capsys.readouterr().err
+
+
+def test_a_run_without_its_model_is_named_before_anything_is_written(
+    finished: Path, images: Path, capsys: Printed
+) -> None:
+    run, out = images.parent / "run", images.parent / "out"
+    shutil.copytree(run_of(finished), run)
+    shutil.rmtree(run / "model")
+    for command in (
+        ["predict", str(run), str(images), "-o", str(out)],
+        ["evaluate", str(run)],
+        ["remove-task", str(run), "edge", "--name=less"],
+    ):
+        assert main([*command, "--quiet"]) == 2
+        message = f"{run} has no model ({run / 'model'} is missing): copy the whole run, or train it again"
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in images.parent.iterdir()) == ["images", "run"]
 
 
 def test_folders_without_images_and_of_another_version(finished: Path, images: Path, capsys: Printed) -> None:

@@ -8,20 +8,25 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import branchtune as bt
 from affinity_cases import made_up_spec
 from branchtune.affinity import Affinity
-from branchtune.pictures.colour import error_picture, picture, target_picture
+from branchtune.pictures.colour import class_colours, error_picture, picture, target_picture
 from branchtune.report.page.axes import Axes
 from branchtune.report.page.chart import Series, line_chart
 from branchtune.report.page.dendrogram_svg import LETTER, dendrogram_drawing
 from branchtune.report.page.error_map import error_map, written
+from branchtune.report.page.gallery import pictures
 from branchtune.report.page.heat import HeatCell, heat_maps, plain_cosines
-from branchtune.report.page.picture_data import LIMIT, PictureWriter
+from branchtune.report.page.picture_data import LIMIT, SIDES, PictureWriter, data_uri
 from branchtune.report.page.scatter import Mark, scatter_chart
+from branchtune.report.page.sections import gallery_section
 from branchtune.report.page.svg import element, mixed, ticks, told_apart
 from branchtune.report.page.tree_svg import THICK, THIN, thickness
+from many_tasks import noisy_gallery
+from own_tasks import ManyClasses
 
 
 def test_thickness_is_in_proportion_to_the_parameters() -> None:
@@ -167,6 +172,15 @@ def test_errors_are_dark_where_small_and_grey_without_label() -> None:
     assert pixels.tolist() == [[0, 0, 4], [252, 255, 164], [252, 255, 164], [89, 89, 89]]
 
 
+def test_a_predicted_class_may_have_the_number_that_marks_ignored_targets() -> None:
+    many, few, grey = ManyClasses("many"), bt.SemanticSegmentation("few", num_classes=3), [89, 89, 89]
+    found = torch.tensor([[255, 299, 299]], dtype=torch.uint16)
+    assert picture(many, found)[0].tolist() == class_colours(300)[[255, 299, 299]].tolist()
+    assert picture(few, torch.tensor([[255]], dtype=torch.uint8)).tolist() == [[grey]]
+    assert target_picture("classes", torch.tensor([[255]]), 300).tolist() == [[grey]]
+    assert error_map(many, found, torch.tensor([[299, 299, 255]])).nan_to_num(-1).tolist() == [[1, 0, -1]]
+
+
 def test_pictures_of_ten_tasks_on_large_noise_stay_below_the_limit() -> None:
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (500, 700, 3), dtype=np.uint8) for _ in range(6)]
@@ -175,11 +189,23 @@ def test_pictures_of_ten_tasks_on_large_noise_stay_below_the_limit() -> None:
     assert 0.2 * LIMIT < sum(len(write(picture)) for picture in pictures) <= LIMIT
 
 
+@pytest.mark.parametrize(("share", "cases"), [(1.0, 3), (0.7, 2), (0.1, 0)])
+def test_a_gallery_has_as_many_cases_as_fit(share: float, cases: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = noisy_gallery(4, 60, 80)
+    everything = len(pictures(gallery)) * len(data_uri(Image.fromarray(gallery.best[0].image), SIDES[-1]))
+    monkeypatch.setattr("branchtune.report.page.picture_data.LIMIT", share * everything)
+    data = gallery_section("Gallery", gallery).data
+    if cases:
+        assert [case.id for case in data["gallery"].best] == ["0", "1", "2"][:cases]
+        assert [case.id for case in data["gallery"].worst] == ["3", "4", "5"][:cases]
+        assert data["uri"](gallery.worst[0].image).startswith("data:image/jpeg")
+    else:
+        assert data["missing"] == "the pictures of 4 tasks are too many for one page."
+
+
 def test_a_map_of_classes_keeps_its_colours() -> None:
     import base64
     import io
-
-    from PIL import Image
 
     colours = np.array([[[1, 2, 3], [200, 100, 0]], [[1, 2, 3], [9, 9, 9]]], np.uint8)
     uri = PictureWriter([colours])(colours)

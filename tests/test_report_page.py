@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -14,17 +15,21 @@ from branchtune.cli.main import main
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.tables import tables
 from branchtune.data.nyud import NYUDFiles
+from branchtune.evaluation.references import Reference
+from branchtune.pictures.colour import class_colours
 from branchtune.progress import Reporter
 from branchtune.report.page.curves import run_curves
 from branchtune.report.page.data_words import evaluated_each
-from branchtune.report.page.gallery import make_gallery
+from branchtune.report.page.gallery import ClassKey, make_gallery
+from branchtune.report.page.pages import run_page
 from branchtune.report.page.run_data import read_run
 from branchtune.report.page.tables import headline_table
-from branchtune.report.page.tree_svg import THICK
+from branchtune.report.page.tree_svg import LETTER, THICK, tree_drawing
 from branchtune.run.results import Results
 from branchtune.settings import resolved
 from branchtune.tables.numbers import number
 from finished_run import run_of
+from many_tasks import names_of, noisy_gallery, with_tasks
 
 SCENES = Path(__file__).parents[1] / "results" / "scenes"
 
@@ -141,6 +146,27 @@ def test_the_drawing_has_the_widths_of_the_counts(finished: Path) -> None:
     assert sum(run.decoders.values()) == run.results.parameters["decoders"]
 
 
+def test_a_tip_of_many_tasks_stays_inside_the_drawing(finished: Path) -> None:
+    svg = ElementTree.fromstring(str(tree_drawing(with_tasks(read_run(run_of(finished)), 16), "tree")))
+    width, height = map(float, svg.attrib["viewBox"].split()[2:])
+    tips = [group for group in svg.iter("g") if group.get("class") == "tip"]
+    assert tips
+    for tip in tips:
+        box, *lines = tip
+        x, y, wide, tall = (float(box.attrib[key]) for key in ("x", "y", "width", "height"))
+        assert 0 <= x < x + wide <= width
+        assert 0 <= y < y + tall <= height
+        texts = [str(line.text) for line in lines]
+        assert max(map(len, texts)) * LETTER <= wide
+        assert all(name in " ".join(texts) for name in names_of(16))
+
+
+def test_a_page_of_sixteen_tasks_stays_below_five_megabytes(finished: Path) -> None:
+    html = run_page(with_tasks(read_run(run_of(finished)), 16), noisy_gallery(16, 448, 448))
+    assert html.count("data:image/jpeg") == 6 * (1 + 3 * 16)
+    assert 3e6 < len(html.encode()) < 5e6
+
+
 def test_the_best_case_comes_before_the_worst(finished: Path) -> None:
     gallery = make_gallery(read_run(run_of(finished)), Reporter.silent())
     assert gallery.looked_at == 2
@@ -159,6 +185,14 @@ def test_the_colours_of_classes_have_names_where_the_data_have_them(
     assert list(numbered) == list(named) == ["semseg"]
     assert [f"class no {key.name}" for key in numbered["semseg"]] == [key.name for key in named["semseg"]]
     assert '<span class="swatch" style="background: rgb(' in page(run.path)
+
+
+def test_a_predicted_class_is_in_the_key_whatever_its_number(finished: Path) -> None:
+    tasks = "--tasks={semseg: {class_path: own_tasks.ManyClasses, init_args: {name: semseg}}}"
+    arguments = [tasks, "--method=decoders", "--trainer.max_epochs=1", "--name=many-classes", "--quiet"]
+    assert main(["fit", str(finished), *arguments]) == 0
+    keys = make_gallery(read_run(run_of(finished, "many-classes")), Reporter.silent()).classes["semseg"]
+    assert keys[-1] == ClassKey("rgb({}, {}, {})".format(*class_colours(300)[255]), "255")
 
 
 def test_a_finished_run_keeps_its_report_and_gets_it_again_when_it_is_gone(finished: Path) -> None:
@@ -265,6 +299,50 @@ def test_runs_with_other_headlines_have_the_same_metric_in_a_row(
     error = capsys.readouterr().err
     assert "run 'other-headline' has no rmse of 'depth', by which the run beside it is judged: give runs of" in error
     assert error.count("\n") == 1
+
+
+def compared_with(finished: Path, reference: Reference, file: str) -> Path:
+    """A copy of the run with gains over `reference`, which its configuration calls `file`."""
+    run = copied(finished, f"over-{reference.id}-{reference.metrics['depth']:g}")
+    Results.load(run / "results.json").compared_with(reference).save(run / "results.json")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"reference": file}))
+    return run
+
+
+def test_the_reference_stands_beside_gains_over_it_alone(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Results.load(run_of(finished) / "results.json").headline
+    before, after = (Reference("r", dict.fromkeys(tasks, value)) for value in (2.0, 3.0))
+    run = compared_with(finished, before, "reference.json")
+    monkeypatch.chdir(tmp_path)
+    before.save("reference.json")
+    assert main(["report", str(run), "--quiet"]) == 0
+    assert '<th scope="col">reference</th>' in page(run)
+    assert "not shown" not in page(run)
+    assert "no reference" not in capsys.readouterr().out
+    kept = read_run(run)
+
+    after.save("reference.json")
+    other = compared_with(finished, after, "reference.json")
+    assert "reference" in headline_table([kept]).heading
+    assert "reference" in headline_table([read_run(other)]).heading
+    assert "reference" not in headline_table([kept, read_run(other)]).heading
+
+    (tmp_path / "elsewhere").mkdir()
+    for folder, reason in (
+        (tmp_path, "reference.json has changed since the gains were computed: `branchtune evaluate` computes those"),
+        (tmp_path / "elsewhere", "reference.json is not in the current folder: make the report in the folder that"),
+    ):
+        monkeypatch.chdir(folder)
+        assert main(["report", str(run), "--quiet"]) == 0
+        assert f"no reference beside the gains of tiny: {reason}" in capsys.readouterr().out
+        html = page(run)
+        assert f"Values of the reference are not shown: {reason}" in html
+        assert '<th scope="col">reference</th>' not in html
+        assert "relative to the reference <b>r</b>" in html
+        assert '<th scope="col">gain %</th>' in html
 
 
 def test_a_comparison_has_its_tables(tmp_path: Path) -> None:

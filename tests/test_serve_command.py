@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import math
 import re
 import shutil
 import signal
@@ -16,14 +18,16 @@ from typing import NoReturn
 
 import httpx
 import pytest
+from PIL import Image
 
 from branchtune.cli.main import main
 from branchtune.data.nyud import NYUDFiles
 from branchtune.errors import UserError
 from branchtune.serving.examples import folder_examples
+from branchtune.serving.limits import Limits
 from branchtune.serving.loading import check_servable, load_served
 from finished_run import run_of
-from served_model import encoded, pixels
+from served_model import encoded, pixels, png_header
 from shipping_models import model_on, swin, weights_file
 
 
@@ -174,10 +178,39 @@ def test_examples_of_a_folder(tmp_path: Path) -> None:
     for index in range(20):
         (tmp_path / f"{index:02}.png").write_bytes(encoded(pixels()))
     (tmp_path / "notes.txt").write_text("no image")
-    examples = folder_examples(tmp_path)
+    examples = folder_examples(tmp_path, Limits())
     assert [example.name for example in examples] == [f"{index:02}.png" for index in range(12)]
     assert examples[0].read() == encoded(pixels())
     assert examples[0].media_type == "image/png"
+
+
+def test_examples_that_the_server_would_refuse_are_made_smaller(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    (tmp_path / "a.png").write_bytes(encoded(pixels(40, 60)))
+    (tmp_path / "b.jpg").write_bytes(encoded(pixels(120, 90), "JPEG", exif=exif))
+    (tmp_path / "c.jpg").write_bytes(b"damaged")
+    (tmp_path / "d.png").write_bytes(png_header(20_000, 10_000))
+    examples = folder_examples(tmp_path, Limits(max_pixels=2400))
+    assert [example.name for example in examples] == ["a.png", "b.jpg", "c.jpg"]
+    assert [example.source for example in examples[::2]] == [tmp_path / "a.png", tmp_path / "c.jpg"]
+    smaller = Image.open(io.BytesIO(examples[1].read()))
+    assert (smaller.format, smaller.size) == ("JPEG", (56, 42))
+    assert re.fullmatch(
+        r"not among the images to try: .*d\.png: more than 89 million pixels .*\n", capsys.readouterr().err
+    )
+
+
+def test_a_runs_examples_fit_into_the_limits(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = load_served(run_of(finished), limits=Limits(max_pixels=500)).examples
+    assert images
+    assert all(math.prod(Image.open(io.BytesIO(image.read())).size) <= 500 for image in images)
+    assert list(load_served(run_of(finished), limits=Limits(max_bytes=100)).examples) == []
+    assert capsys.readouterr().err == (
+        "no images to try: max_bytes=100 is less than any image takes: start the server with more\n"
+    )
 
 
 def test_a_port_that_is_free_is_found() -> None:

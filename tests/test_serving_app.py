@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from PIL import Image
 from branchtune.pictures.colour import picture
 from branchtune.run.inference import ImageOutput, prepared, raw_outputs
 from branchtune.serving.app import create_app
+from branchtune.serving.examples import folder_examples
 from branchtune.serving.limits import Limits
 from branchtune.serving.schemas import Prediction
 from branchtune.serving.served import Served
@@ -307,11 +309,23 @@ def test_the_model_and_the_examples_are_described(client: TestClient, served: Se
         assert client.get(f"/examples/{index}").status_code == status
 
 
+@pytest.mark.parametrize("limits", [Limits(max_pixels=2400), Limits(max_bytes=9000)], ids=["pixels", "bytes"])
+def test_every_image_to_try_is_one_that_the_server_takes(served: Served, tmp_path: Path, limits: Limits) -> None:
+    for name, kind in (("a.png", "PNG"), ("b.jpg", "JPEG"), ("c.webp", "WEBP"), ("d.bmp", "BMP")):
+        (tmp_path / name).write_bytes(encoded(pixels(120, 90), kind))
+    examples = folder_examples(tmp_path, limits)
+    app = create_app(loader(dataclasses.replace(served, examples=examples)), limits)
+    with TestClient(app, LOCAL) as client:
+        for entry in wait(client).get("/examples").json():
+            answer = predict(client, client.get(entry["url"]).content, tasks=["a", "b", "c"])
+            assert answer.status_code == 200, (entry, answer.text)
+
+
 def test_the_description_is_true(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/health", "/model", "/examples", "/examples/{index}", "/predict"}
     responses = schema["paths"]["/predict"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "403", "413", "415", "422", "500", "503"}
+    assert set(responses) == {"200", "400", "403", "408", "413", "415", "422", "500", "503"}
     for path in ("/health", "/model", "/examples", "/examples/{index}"):
         assert {"403", "500"} < set(schema["paths"][path]["get"]["responses"])
     for status, response in responses.items():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from branchtune.serving import predicting
 from branchtune.serving.app import create_app
+from branchtune.serving.arriving import unless_stalled
 from branchtune.serving.limits import HELPERS, Limits
 from branchtune.serving.sending import PiecewiseResponse
 from branchtune.serving.served import Passed, Served
@@ -101,6 +102,38 @@ def test_too_many_are_refused_before_they_send_their_image(served: Served, monke
             with client:
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
         until(lambda: app.state.service.inside == 0)
+
+
+def test_an_upload_that_stalls_loses_its_place(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(loader(served), Limits(max_batch=1))
+    with running(app) as address:
+        with monkeypatch.context() as patch, sent(address, encoded(pixels()), body=False) as stalled:
+            patch.setattr("branchtune.serving.arriving.SECONDS_WITHOUT_A_BYTE", 0.2)
+            stalled.sendall(b"--")
+            answer = b""
+            while part := stalled.recv(4096):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert answer.endswith(b'{"detail":"nothing of the request arrived for 0.2 seconds: send it again"}')
+        until(lambda: app.state.service.inside == 0)
+        assert post(address, encoded(pixels())).status_code == 200
+
+
+def test_an_upload_may_be_slow_as_long_as_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("branchtune.serving.arriving.SECONDS_WITHOUT_A_BYTE", 0.5)
+    messages: list[Any] = [{"type": "http.request", "body": b"0", "more_body": index < 7} for index in range(8)]
+    messages.append({"type": "http.disconnect"})
+
+    async def receive() -> Any:
+        message = messages.pop(0)
+        await anyio.sleep(0.1 if messages else 0.7)
+        return message
+
+    async def everything() -> list[str]:
+        received = unless_stalled(receive)
+        return [(await received())["type"] for _ in range(9)]
+
+    assert asyncio.run(everything()) == [*["http.request"] * 8, "http.disconnect"]
 
 
 def test_few_images_are_decoded_and_few_answers_made_at_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

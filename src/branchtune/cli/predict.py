@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--quiet", action="store_true", help="plain lines instead of progress bars")
     options = parse(parser, argv)
     paths = _images(Path(options.images))
-    if Path(options.images).resolve() == Path(options.out).resolve():
+    if paths[0].parent.resolve() == Path(options.out).resolve():
         raise UserError(
             f"{options.out} holds the images, whose pictures would be predicted next time: choose another --out"
         )

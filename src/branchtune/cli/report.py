@@ -36,5 +36,5 @@ def run(argv: Sequence[str]) -> None:
     elif len(paths) == 1:
         written = write_run_report(paths[0], reporter, out)
     else:
-        written = write_runs_report(paths, out or Path(NAME))
+        written = write_runs_report(paths, reporter, out or Path(NAME))
     reporter.say(f"wrote {written}")

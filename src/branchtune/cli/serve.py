@@ -45,12 +45,13 @@ def run(argv: Sequence[str]) -> None:
 
     source = Path(options.run)
     check_servable(source)
-    examples = None if options.examples is None else folder_examples(Path(options.examples))
+    examples = None if options.examples is None else folder_examples(Path(options.examples), limits)
     load = partial(
         load_served,
         source,
         backbone_checkpoint=options.backbone_checkpoint,
         low_memory=options.low_memory,
         examples=examples,
+        limits=limits,
     )
     serve(load, limits, host=options.host, port=options.port)

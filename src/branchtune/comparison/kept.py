@@ -10,13 +10,15 @@ from branchtune.comparison.result import Comparison
 from branchtune.errors import UserError
 from branchtune.progress import Reporter
 from branchtune.report.page.conflict import several_conflicts
-from branchtune.report.page.curves import Curves, several_curves
+from branchtune.report.page.curves import Curves, Metrics, several_curves
 from branchtune.report.page.gallery import gallery_or_reason
 from branchtune.report.page.html import Section
 from branchtune.report.page.run_data import RunData, read_metrics, read_run
 from branchtune.report.page.sections import affinity_section, gallery_section, tree_section
+from branchtune.run.results import Results
 
 BRANCHED = "branched"
+OTHER = "it is not the run of this comparison"
 
 
 def kept_runs(comparison: Comparison, folder: Path, reporter: Reporter) -> dict[str, RunData]:
@@ -34,7 +36,7 @@ def kept_runs(comparison: Comparison, folder: Path, reporter: Reporter) -> dict[
         if run.results.metrics == results[0].metrics:
             found[method] = run
         else:
-            reporter.say(f"no trees, conflict and gallery of {path.name}: it is not the run of this comparison")
+            reporter.say(f"no trees, conflict and gallery of {path.name}: {OTHER}")
     return found
 
 
@@ -61,11 +63,28 @@ def conflict_and_gallery(kept: Mapping[str, RunData], seed: str, reporter: Repor
     ]
 
 
-def seed_curves(comparison: Comparison, folder: Path) -> Curves:
-    """By method, mean over seeds; without the single-task models, each of which has a run per task."""
+def seed_curves(comparison: Comparison, folder: Path, reporter: Reporter) -> Curves:
+    """By method, mean over seeds; without the single-task models, each of which has a run per task.
+
+    A run that is not whole, or not of this comparison, is left out, which is said.
+    """
     first = next(iter(comparison.runs.values()))[0]
     named = {
-        TITLES[method]: [read_metrics(folder / Path(run.name).name / "metrics.csv") for run in runs]
+        TITLES[method]: [_metrics(results, folder, reporter) for results in runs]
         for method, runs in comparison.runs.items()
     }
     return several_curves(named, first.headline, first.higher_is_better)
+
+
+def _metrics(results: Results, folder: Path, reporter: Reporter) -> Metrics:
+    path = folder / Path(results.name).name
+    if not path.exists():
+        return {}
+    reason = OTHER
+    try:
+        if Results.load(path / "results.json").metrics == results.metrics:
+            return read_metrics(path / "metrics.csv")
+    except UserError as error:
+        reason = str(error)
+    reporter.say(f"no learning curves of {path.name}: {reason}")
+    return {}

@@ -63,7 +63,7 @@ def comparison_page(comparison: Comparison, folder: Path, reporter: Reporter) ->
         *tree_sections(kept, seed),
         Section("cost", "Cost", "tables", [parameters(comparison), cost(comparison, timed=True)]),
         *([Section("rates", "Tuned learning rates", "tables", [rates(comparison)])] if tuned else []),
-        Section("curves", "Learning curves", "curves", seed_curves(comparison, folder)),
+        Section("curves", "Learning curves", "curves", seed_curves(comparison, folder, reporter)),
         *conflict_and_gallery(kept, seed, reporter),
         Section("origin", "Where this comes from", "origin", [Cells(comparison.name, ["", ""], origin)]),
     ]

@@ -30,11 +30,13 @@ def picture(task: Task, prediction: Tensor, limits: Limits | None = None) -> NDA
     if task.target_kind in ("depth", "values"):
         shown = shown.mean(0) if shown.ndim == 3 else shown
         limits = limits or ((0.0, 1.0) if fixed_range(task) else _range(shown))
+    # Of more classes than that one may be predicted that has the number of ignored targets.
+    ignored = IGNORED_CLASS if task.out_channels <= IGNORED_CLASS else -1
     height, width = shown.shape[-2:]
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows := max(1, _BAND // width)):
         band = slice(top, top + rows)
-        pixels[band] = target_picture(task.target_kind, shown[..., band, :], task.out_channels, limits)
+        pixels[band] = _coloured(task.target_kind, shown[..., band, :], task.out_channels, limits, ignored)
     return pixels
 
 
@@ -48,15 +50,21 @@ def target_picture(kind: TargetKind, target: Tensor, channels: int, limits: Limi
 
     Values are scaled to `limits`, by default to their own range unless they are in [0, 1].
     """
+    return _coloured(kind, target, channels, limits, IGNORED_CLASS)
+
+
+def _coloured(
+    kind: TargetKind, values: Tensor, channels: int, limits: Limits | None, ignored_class: int
+) -> NDArray[np.uint8]:
     if kind == "classes":
-        classes = target.long()
-        ignored = classes == IGNORED_CLASS
+        classes = values.long()
+        ignored = classes == ignored_class
         coloured = class_colours(channels)[torch.where(ignored, 0, classes).numpy()]
     elif kind == "normals":
-        ignored = target.isnan().any(dim=0)
-        coloured = _bytes((target.nan_to_num().permute(1, 2, 0) + 1) / 2)
+        ignored = values.isnan().any(dim=0)
+        coloured = _bytes((values.nan_to_num().permute(1, 2, 0) + 1) / 2)
     else:
-        values = target.float()
+        values = values.float()
         ignored = values.isnan()
         coloured = _grey(values.nan_to_num(0.0), limits or value_limits(values), near_is_bright=kind == "depth")
     return np.where(ignored.numpy()[..., None], _GREY, coloured)

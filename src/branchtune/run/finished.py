@@ -9,7 +9,7 @@ from branchtune.low_memory.model import LowMemoryModel
 from branchtune.low_memory.precision import Precision
 from branchtune.model import MultiTaskModel
 from branchtune.progress import Reporter
-from branchtune.run.directory import load_settings
+from branchtune.run.directory import load_settings, model_folder
 from branchtune.run.workbench import Workbench
 
 
@@ -18,8 +18,12 @@ def load_model(run: Path, bench: Workbench, low_memory: Precision | None = None)
 
     Args:
         low_memory: store the backbone's weights in this precision, see `low_memory.model.low_memory`.
+
+    Raises:
+        UserError: the run has no model, or it cannot be loaded.
     """
-    model = MultiTaskModel.from_pretrained(run / "model", backbone=bench.backbone, device=bench.device)
+    folder = model_folder(run)
+    model = MultiTaskModel.from_pretrained(folder, backbone=bench.backbone, device=bench.device)
     if low_memory is None:
         return model
     bench.forget_backbone()

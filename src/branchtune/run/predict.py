@@ -20,7 +20,7 @@ from branchtune.low_memory.precision import Precision
 from branchtune.pictures.prediction_sheet import Layout, small
 from branchtune.progress import Reporter
 from branchtune.run.array_files import too_large
-from branchtune.run.directory import load_settings
+from branchtune.run.directory import load_settings, model_folder
 from branchtune.run.finished import load_model
 from branchtune.run.inference import ImageOutput, prepared, raw_outputs
 from branchtune.run.prediction_folder import SCORES, SHEET, PredictionFolder, check_folder
@@ -79,7 +79,7 @@ def predict(
             images have one name, a number is too small, the folder cannot be written, no task predicts maps of classes
             to write scores of, or a task has the name of another sort of file ("sheet", "scores").
     """
-    config = load_settings(run).on_one_device().config
+    config, saved = load_settings(run).on_one_device().config, model_folder(run)
     for name in tasks or ():
         if name not in config.tasks:
             raise unknown("task", name, config.tasks)
@@ -98,7 +98,7 @@ def predict(
     bench = Workbench(config, reporter)
     model = load_model(run, bench, low_memory)
     wanted = list(model.tasks if tasks is None else tasks)
-    hashes = dict(read_model_config(run / "model").hashes)
+    hashes = dict(read_model_config(saved).hashes)
     if low_memory is not None:
         hashes["precision"] = low_memory
     folder = PredictionFolder(out, [model.tasks[name] for name in wanted], hashes, images, overwrite, sheet, scores)

@@ -11,7 +11,7 @@ from torch import nn
 from branchtune.config import RunConfig
 from branchtune.errors import UserError, unknown
 from branchtune.model import MultiTaskModel
-from branchtune.run.directory import RunDirectory, load_settings
+from branchtune.run.directory import RunDirectory, load_settings, model_folder
 from branchtune.settings import Settings
 from branchtune.shipping.config import ModelConfig
 from branchtune.shipping.load import read_model_config
@@ -34,8 +34,8 @@ class Start:
         removed: names of the tasks that are left out.
 
     Raises:
-        UserError: the run is not finished, several tasks or none would be added or removed, or where the new one
-            belongs is not said.
+        UserError: the run is not finished or has no model, several tasks or none would be added or removed, or where
+            the new one belongs is not said.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -73,7 +73,7 @@ class Start:
     @cached_property
     def saved(self) -> ModelConfig:
         """What the finished run's model says of itself."""
-        return read_model_config(self.run / "model")
+        return read_model_config(model_folder(self.run))
 
     @property
     def before(self) -> TaskTree:
@@ -93,7 +93,7 @@ class Start:
             backbone: the finished run's, created again.
             train: instead of the configured.
         """
-        saved = self.run / "model"
+        saved = model_folder(self.run)
         model = MultiTaskModel.from_pretrained(saved, backbone=backbone, checkpoint_levels=self.checkpoint_levels)
         for name in self.removed:
             model = model.remove_task(name)

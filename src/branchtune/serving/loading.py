@@ -15,6 +15,7 @@ from branchtune.run.directory import load_settings, model_folder
 from branchtune.run.finished import load_model
 from branchtune.run.workbench import Workbench
 from branchtune.serving.examples import Example, run_examples
+from branchtune.serving.limits import Limits
 from branchtune.serving.served import Served
 from branchtune.shipping.files import CONFIG
 from branchtune.shipping.load import read_model_config
@@ -42,6 +43,7 @@ def load_served(
     backbone_checkpoint: str | None = None,
     low_memory: Precision | None = None,
     examples: Sequence[Example] | None = None,
+    limits: Limits | None = None,
 ) -> Served:
     """Load the model and run it once.
 
@@ -50,6 +52,7 @@ def load_served(
         backbone_checkpoint: see `MultiTaskModel.from_pretrained`; a run knows its own.
         low_memory: store the backbone's weights in this precision.
         examples: images to try; default: some of the run's own.
+        limits: of the server, which the images of a run are made to fit; default: `Limits()`.
 
     Raises:
         UserError: the model cannot be loaded.
@@ -68,7 +71,7 @@ def load_served(
         bench = Workbench(load_settings(path).on_one_device().config, Reporter.silent())
         model = load_model(path, bench, low_memory)
         transform = bench.image_transform
-        images = run_examples(bench) if examples is None else examples
+        images = run_examples(bench, limits or Limits()) if examples is None else examples
         served = Served(bench.config.name, model, transform, bench.device, images)
     served.warm_up()
     return served

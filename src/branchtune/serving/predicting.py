@@ -24,6 +24,7 @@ CLIENT_CLOSED_REQUEST = 499  # seen by nobody
 REFUSED: Responses = {
     **LOADING,
     **problem(400, "no multipart form"),
+    **problem(408, "nothing of the request arrived for 30 seconds"),
     **problem(413, "too many bytes or pixels"),
     **problem(415, "no image"),
     **problem(422, "a damaged image, an unknown task or format, or too long an answer"),

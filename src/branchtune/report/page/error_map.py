@@ -20,7 +20,7 @@ def error_map(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
         target: `[H, W]` or `[3, H, W]`.
     """
     if task.target_kind == "classes":
-        return (prediction != target).float().masked_fill(target == IGNORED_CLASS, float("nan"))
+        return (prediction.long() != target).float().masked_fill(target == IGNORED_CLASS, float("nan"))
     if task.target_kind == "normals":
         cosine = torch.nn.functional.cosine_similarity(prediction.float(), target.float(), dim=0)
         return torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).masked_fill(target.isnan().any(0), float("nan"))

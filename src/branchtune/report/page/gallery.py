@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +147,7 @@ def make_gallery(run: RunData, reporter: Reporter) -> Gallery:
         cases.append(Case(str(raw["id"][row]), scores[index], image, panels))
     names = getattr(loader.dataset, "class_names", {})
     classes = {
-        name: _class_keys(task.out_channels, [*predictions[name], *raw[name]], names.get(name, ()))
+        name: _class_keys(task.out_channels, predictions[name], raw[name], names.get(name, ()))
         for name, task in model.tasks.items()
         if task.dense and task.target_kind == "classes"
     }
@@ -200,14 +200,19 @@ def _scales(
     return scales
 
 
-def _class_keys(count: int, maps: Sequence[Tensor], names: Sequence[str]) -> list[ClassKey]:
-    found = torch.cat([one.flatten().long() for one in maps]).unique().tolist()
+def _class_keys(
+    count: int, predictions: Iterable[Tensor], targets: Iterable[Tensor], names: Sequence[str]
+) -> list[ClassKey]:
+    shown = {index for index in _classes(predictions) if index < count} | (_classes(targets) - {IGNORED_CLASS})
     colours = class_colours(count)
     return [
         ClassKey("rgb({}, {}, {})".format(*colours[index]), names[index] if index < len(names) else str(index))
-        for index in found
-        if index != IGNORED_CLASS
+        for index in sorted(shown)
     ]
+
+
+def _classes(maps: Iterable[Tensor]) -> set[int]:
+    return {index for one in maps for index in one.long().unique().tolist()}
 
 
 def _panel(task: Task, prediction: Tensor, target: Tensor, loss: float | None, scale: ErrorScale | None) -> Panel:

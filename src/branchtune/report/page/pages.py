@@ -13,7 +13,7 @@ from branchtune.report.page.html import Section, render
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.runs_table import runs_table
 from branchtune.report.page.sections import affinity_section, gallery_section, tree_section
-from branchtune.report.page.tables import cost_table, headline_table, metrics_table, run_titles
+from branchtune.report.page.tables import common_reference, cost_table, headline_table, metrics_table, run_titles
 from branchtune.tables.cells import Cells
 
 
@@ -72,11 +72,13 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
 
 def _results(runs: Sequence[RunData]) -> dict[str, Any]:
     ids = dict.fromkeys(run.results.reference for run in runs if run.results.reference)
+    reasons = list(dict.fromkeys(run.no_reference for run in runs if run.no_reference))
     return {
         "headline": headline_table(runs),
         "metrics": metrics_table(runs),
         "evaluated": evaluated_each([run.images for run in runs], run_titles(runs)),
         "references": list(ids),
+        "no_reference": [] if common_reference(runs) else reasons,
         "mean": any(run.results.delta_m is not None for run in runs),
         "several": len(runs) > 1,
     }

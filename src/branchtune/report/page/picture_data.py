@@ -25,13 +25,17 @@ class PictureWriter:
 
     Args:
         pictures: all of them, `[H, W, 3]`.
+
+    Attributes:
+        fits: whether they keep below the limit, at the smallest side at least.
     """
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
         images = {id(picture): _image(picture) for picture in pictures}
         for side in SIDES:
             self._known = {key: data_uri(image, side) for key, image in images.items()}
-            if sum(map(len, self._known.values())) <= LIMIT:
+            self.fits = sum(map(len, self._known.values())) <= LIMIT
+            if self.fits:
                 break
 
     def __call__(self, picture: Picture) -> str:

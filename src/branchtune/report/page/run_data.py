@@ -17,8 +17,8 @@ from branchtune.cost import TreeCost, tree_cost
 from branchtune.errors import UserError
 from branchtune.evaluation.references import Reference
 from branchtune.json_file import read_json
-from branchtune.run.directory import load_settings
-from branchtune.run.packaged import packaged_reference
+from branchtune.report.page.run_reference import run_reference
+from branchtune.run.directory import load_settings, model_folder
 from branchtune.run.results import Results
 from branchtune.shipping.config import ModelConfig
 from branchtune.shipping.files import DECODERS
@@ -42,7 +42,7 @@ class RunData:
         affinity: None for a method without a measured one.
         metrics: the rows of metrics.csv by task: numbers by name, `epoch` among them; empty cells are left out.
         conflict: the rows of conflict.csv: `level`, `node`, `task_a`, `task_b`, and the numbers `epoch`, `cosine`.
-        reference: None where the run has none, or it cannot be read any more.
+        reference: what its gains are over; None where it has none, or for the reason `no_reference`.
     """
 
     path: Path
@@ -56,6 +56,7 @@ class RunData:
     metrics: dict[str, list[dict[str, float]]]
     conflict: list[dict[str, Any]]
     reference: Reference | None
+    no_reference: str | None
 
     @property
     def tasks(self) -> list[str]:
@@ -78,10 +79,8 @@ def read_run(path: Path) -> RunData:
     Raises:
         UserError: the folder is no finished run, has no model, or one of its files is damaged.
     """
-    config = load_settings(path).config
-    if not (path / "model").is_dir():
-        raise UserError(f"{path} has no model ({path / 'model'} is missing): copy the whole run, or train it again")
-    results, model = Results.load(path / "results.json"), read_model_config(path / "model")
+    config, folder = load_settings(path).config, model_folder(path)
+    results, model = Results.load(path / "results.json"), read_model_config(folder)
     affinity = path / "affinity.json"
     return RunData(
         path,
@@ -90,11 +89,11 @@ def read_run(path: Path) -> RunData:
         read_json(path / "manifest.json", missing="is this a finished run?", damaged="copy the run again"),
         model,
         tree_cost(model.spec, model.tree, model.adapter),
-        _decoder_sizes(path / "model" / DECODERS),
+        _decoder_sizes(folder / DECODERS),
         Affinity.load(affinity) if affinity.exists() else None,
         read_metrics(path / "metrics.csv"),
         _conflict(path / "conflict.csv"),
-        _reference(config.reference),
+        *run_reference(config.reference, results),
     )
 
 
@@ -150,12 +149,3 @@ def _decoder_sizes(path: Path) -> dict[str, int]:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is missing or damaged ({error}): copy the run again") from error
     return dict(sizes)
-
-
-def _reference(name: str | None) -> Reference | None:
-    if name is None:
-        return None
-    try:
-        return packaged_reference(name) or Reference.load(name)
-    except UserError:  # results.json has the gains over it
-        return None

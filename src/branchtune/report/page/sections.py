@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from branchtune.pictures.colour import error_gradient
@@ -63,13 +64,14 @@ def _origin_of_tree(run: RunData) -> str:
 
 
 def gallery_section(title: str, gallery: Gallery | str) -> Section:
-    """Best and worst cases, or why there are none."""
+    """Best and worst cases, as many as fit into the page, or why there are none."""
     if isinstance(gallery, str):
         return Section("gallery", title, "gallery", {"missing": gallery})
-    uri = PictureWriter(pictures(gallery))
-    return Section(
-        "gallery",
-        title,
-        "gallery",
-        {"missing": None, "gallery": gallery, "uri": uri, "gradient": error_gradient()},
-    )
+    for count in range(len(gallery.best), 0, -1):
+        shown = replace(gallery, best=gallery.best[:count], worst=gallery.worst[:count])
+        uri = PictureWriter(pictures(shown))
+        if uri.fits:
+            data = {"missing": None, "gallery": shown, "uri": uri, "gradient": error_gradient()}
+            return Section("gallery", title, "gallery", data)
+    reason = f"the pictures of {len(gallery.best[0].panels)} tasks are too many for one page."
+    return Section("gallery", title, "gallery", {"missing": reason})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from branchtune.evaluation.references import Reference
 from branchtune.report.page.run_data import RunData
+from branchtune.report.page.run_reference import divides
 from branchtune.report.page.tree_nodes import tree_nodes
 from branchtune.tables.cells import Cells
 from branchtune.tables.numbers import arrow, count, number, signed
@@ -25,10 +26,9 @@ def run_titles(runs: Sequence[RunData]) -> list[str]:
 
 
 def common_reference(runs: Sequence[RunData]) -> Reference | None:
-    """What all of them are relative to; None where they have none or several."""
-    ids = {run.results.reference for run in runs}
-    reference = runs[0].reference
-    return reference if ids == {reference.id if reference else None} else None
+    """What all of them are relative to, with the values that it had then; None where they have none or several."""
+    known = next((run.reference for run in runs if run.reference is not None), None)
+    return known if known is not None and all(divides(known, run.results) for run in runs) else None
 
 
 def headline_table(runs: Sequence[RunData]) -> Cells:

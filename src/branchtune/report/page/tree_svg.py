@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from markupsafe import Markup
 
@@ -16,7 +17,8 @@ STEM, WIDTH, PITCH, ROW, TOP = 60.0, 112.0, 166.0, 64.0, 30.0
 GAP = PITCH - WIDTH
 # Thickness of the node that trains most, and of one that trains nothing.
 THICK, THIN = 36.0, 4.0
-LINE = 15.0
+# Of the text of a tip: from line to line, and the width of a letter.
+LINE, LETTER = 15.0, 6.6
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,15 @@ def _details(node: TreeNode) -> list[str]:
 
 
 def _tip(place: _Place, lines: Sequence[str], key: str, width: float, height: float) -> Markup:
-    wide = max(map(len, lines)) * 6.6 + 20
-    tall = LINE * len(lines) + 12
+    """Inside the drawing, with as many lines as it takes."""
+    most = int((width - 4 - 20) / LETTER)
+    shown = [part for line in lines for part in wrap(line, most, break_on_hyphens=False)]
+    wide = max(map(len, shown)) * LETTER + 20
+    tall = LINE * len(shown) + 12
     x = max(2.0, min(place.x, width - wide - 2))
     below = place.y + place.thickness / 2 + 20
-    y = below if below + tall <= height else max(2.0, place.y - place.thickness / 2 - tall - 6)
+    y = below if below + tall <= height else place.y - place.thickness / 2 - tall - 6
+    y = max(2.0, min(y, height - tall - 2))
     box = element("rect", x=x, y=y, width=wide, height=tall, rx=4)
-    written = [text(x + 10, y + LINE * (index + 1) + 2, line) for index, line in enumerate(lines)]
+    written = [text(x + 10, y + LINE * (index + 1) + 2, line) for index, line in enumerate(shown)]
     return element("g", Markup("").join([box, *written]), id=key, class_="tip", aria_hidden="true")

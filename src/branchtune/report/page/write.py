@@ -9,7 +9,7 @@ from branchtune.atomic import write_text
 from branchtune.progress import Reporter
 from branchtune.report.page.gallery import gallery_or_reason
 from branchtune.report.page.pages import run_page, runs_page
-from branchtune.report.page.run_data import read_run
+from branchtune.report.page.run_data import RunData, read_run
 
 NAME = "report.html"
 
@@ -19,25 +19,32 @@ def write_run_report(path: Path, reporter: Reporter, out: Path | None = None) ->
 
     Args:
         path: the run's directory.
-        reporter: says why there is no gallery.
+        reporter: says why there is no gallery, or no reference beside the gains.
         out: the file; default report.html in the run's directory.
 
     Raises:
         UserError: the folder is no finished run with a model, a file is damaged, or the page cannot be written.
     """
-    run, target = read_run(path), out or path / NAME
+    run, target = _read(path, reporter), out or path / NAME
     write_text(target, run_page(run, gallery_or_reason(run, reporter)))
     return target
 
 
-def write_runs_report(paths: Sequence[Path], out: Path) -> Path:
+def write_runs_report(paths: Sequence[Path], reporter: Reporter, out: Path) -> Path:
     """Several runs beside each other, without galleries.
 
     Raises:
         UserError: as for one.
     """
-    write_text(out, runs_page([read_run(path) for path in paths]))
+    write_text(out, runs_page([_read(path, reporter) for path in paths]))
     return out
+
+
+def _read(path: Path, reporter: Reporter) -> RunData:
+    run = read_run(path)
+    if run.no_reference is not None:
+        reporter.say(f"no reference beside the gains of {run.results.name}: {run.no_reference}")
+    return run
 
 
 def after(write: Callable[[], Path], folder: Path, reporter: Reporter) -> None:

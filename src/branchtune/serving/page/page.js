@@ -132,10 +132,11 @@ function figure(task, output, opacity) {
       element("p", { class: "legend" }, legend(task, output)));
     buttons.append(download(task.name, "png"));
   } else {
-    const order = output.values.map((value, index) => [value, index]).sort((a, b) => b[0] - a[0]).slice(0, 5);
+    const largest = (value) => value ?? -Infinity; // null is what was not finite
+    const order = output.values.map((value, index) => [value, index]).sort((a, b) => largest(b[0]) - largest(a[0])).slice(0, 5);
     const [title, what] = task.classes ? ["most likely", "class"] : ["largest values", "channel"];
     made.append(element("p", { class: "legend" }, title),
-      element("ol", {}, ...order.map(([value, index]) => element("li", {}, `${what} ${index}: ${value.toFixed(3)}`))));
+      element("ol", {}, ...order.map(([value, index]) => element("li", {}, `${what} ${index}: ${value?.toFixed(3) ?? "–"}`))));
   }
   made.append(buttons);
   return made;
