@@ -26,7 +26,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_BLOCKS = [page for page in PAGES if blocks(page)]
 WITH_SLOW = [page for page in PAGES if any(block.mark == "slow" for block in blocks(page))]
 
-QUIET = ("example-data", "fit", "check-data", "predict")
+QUIET = ("example-data", "fit", "reference", "check-data", "predict")
 
 # A configuration around the keys that a page shows alone.
 BASE = {"tasks": {"depth": {"class_path": "branchtune.Depth", "init_args": {"name": "depth"}}}}
