@@ -34,7 +34,14 @@ HEAD = """\
 A configuration is a YAML file. Every key can be overridden on the command line by its dotted name, as in
 `--data.batch_size=8`; `--adapter.r=16` reaches into the arguments of a class. `branchtune fit CONFIG --print_config`
 prints the whole of it. The `config.yaml` of a run directory holds the whole of it too: running that again repeats the
-run. Only `tasks` has no default.
+run.
+
+Only `tasks` has no default. A run may need more:
+
+- `tree.groups`, `tree.levels` or a budget (`tree.budget`, `tree.budget_params`), where `method` is `branched`, the
+  default, `random` or `anti`;
+- `data.root`, where `data.kind` is not `scenes`, the default;
+- `data.train_size`, `data.val_size` and `data.test_size`, where it is.
 
 This page is made from the code by `python scripts/config_page.py`.
 """

@@ -70,6 +70,11 @@ def inline_commands(page: Path) -> list[str]:
     return [command.replace("\\|", "|") for command in re.findall(r"`(branchtune [^`\n]+)`", prose)]
 
 
+def inline_options(page: Path) -> list[str]:
+    """Every `--key=value` in the running text and the tables that stands without its command."""
+    return re.findall(r"`(--[^`\n]+)`", FENCE.sub("", page.read_text(encoding="utf-8")))
+
+
 def commands(text: str) -> list[str]:
     """The commands of a shell block, continued lines joined, without comments."""
     lines = text.replace("\\\n", " ").splitlines()

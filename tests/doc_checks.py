@@ -28,10 +28,19 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "src" / "branchtune" / "demo" / "scenes.yaml"
 # Nothing of this project: their spelling is not ours to check.
 OTHERS = (".", "git", "cd", "ls", "cp", "curl", "source", "mkdocs", "python3")
+# `[RUN ...]` in a command that is shown: further ones may follow.
+USAGE = re.compile(r"\[[A-Z]+ \.\.\.\]")
+
+
+def check_quoted(command: str) -> None:
+    """Fail where brackets stand outside of quotes: zsh takes them for a pattern and ends with "no matches found"."""
+    bare = USAGE.sub("", re.sub(r"'[^']*'|\"[^\"]*\"", "", command))
+    assert "[" not in bare, f"{command}: zsh takes brackets without quotes for a pattern"
 
 
 def check_command(command: str) -> None:
     """Fail unless the command exists and takes the options and values that it is given."""
+    check_quoted(command)
     words = list(takewhile(lambda word: word != "|", shlex.split(command)))
     if "branchtune" in words:
         _check_branchtune(words[words.index("branchtune") + 1 :], command)
@@ -41,8 +50,6 @@ def check_command(command: str) -> None:
         extras = re.findall(r"(?:branchtune|\.)\[(.+?)\]", command)
         known = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         assert words[1] == "install", command
-        bare = [word for word in shlex.split(command, posix=False) if "[" in word and word[0] not in "'\""]
-        assert not bare, f"{command}: zsh takes brackets without quotes for a pattern"
         assert all(f"\n{extra} = [" in known for group in extras for extra in group.split(",")), command
     elif words[0] == "python" and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file(), command

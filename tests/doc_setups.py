@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,16 @@ import pytest
 
 import branchtune as bt
 from branchtune.cli.main import main
+from branchtune.training.train import EXPECTED_WARNINGS
 from doc_blocks import blocks
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 # What makes a command of the pages short; the pages show full sizes.
-SHORT = {
-    "example-data": ["--train=4", "--val=2", "--new=1"],
-    "fit": [
-        *("--trainer.max_epochs=1", "--decoder_fit.steps=2", "--affinity.samples=4", "--data.batch_size=2"),
-        *("--schedule.warmup_epochs=0", "--loggers=[]", "--trainer.accelerator=cpu"),
-    ],
-}
+TRAINING = [
+    *("--trainer.max_epochs=1", "--decoder_fit.steps=2", "--affinity.samples=4", "--data.batch_size=2"),
+    *("--schedule.warmup_epochs=0", "--loggers=[]", "--trainer.accelerator=cpu"),
+]
+SHORT = {"example-data": ["--train=4", "--val=2", "--new=1"], "fit": TRAINING, "reference": TRAINING}
 
 
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -38,6 +38,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(bt.MultiTaskModel, "push_to_hub", push)
     monkeypatch.setattr(bt.MultiTaskModel, "from_pretrained", staticmethod(pull))
+    return {}
+
+
+def lightning(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """No error where Lightning warns of what a short example does."""
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     return {}
 
 
@@ -61,4 +68,4 @@ def _tutorial() -> Path:
     return folder
 
 
-SETUPS = {"hub": hub, "tutorial": tutorial}
+SETUPS = {"hub": hub, "lightning": lightning, "tutorial": tutorial}

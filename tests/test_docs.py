@@ -18,15 +18,15 @@ import yaml
 from branchtune.cli.main import main
 from branchtune.data.declared import read_declaration
 from branchtune.settings import Settings
-from doc_blocks import LANGUAGES, MARKS, Block, blocks, commands, inline_commands, setup_of
-from doc_checks import ROOT, check_command
+from doc_blocks import LANGUAGES, MARKS, Block, blocks, commands, inline_commands, inline_options, setup_of
+from doc_checks import ROOT, check_command, check_quoted
 from doc_setups import SETUPS, SHORT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_BLOCKS = [page for page in PAGES if blocks(page)]
 WITH_SLOW = [page for page in PAGES if any(block.mark == "slow" for block in blocks(page))]
 
-QUIET = ("example-data", "fit", "check-data", "predict")
+QUIET = ("example-data", "fit", "reference", "check-data", "predict")
 
 # A configuration around the keys that a page shows alone.
 BASE = {"tasks": {"depth": {"class_path": "branchtune.Depth", "init_args": {"name": "depth"}}}}
@@ -80,6 +80,8 @@ def _installed(block: Block) -> str:
 def test_commands_in_the_text_exist(page: Path) -> None:
     for command in inline_commands(page):
         check_command(command)
+    for option in inline_options(page):
+        check_quoted(option)
 
 
 def _run(block: Block, folder: Path, names: dict[str, Any], really: bool) -> str:
@@ -103,6 +105,8 @@ def _run(block: Block, folder: Path, names: dict[str, Any], really: bool) -> str
 def _run_command(command: str, block: Block, really: bool) -> None:
     if block.mark != "check" or "branchtune" in command:
         check_command(command)
+    else:
+        check_quoted(command)
     words = shlex.split(command)
     if words[0] == "branchtune" and really:
         name = words[1]
@@ -150,6 +154,9 @@ RIGHT_AND_WRONG = [
     ("make demo", "make nothing"),
     ('pip install -e ".[onnx,serve]"', 'pip install -e ".[onnx,no_such]"'),
     ('pip install -e ".[onnx]"', "pip install -e .[onnx]"),
+    ("branchtune plan RUN --groups='[1,1,2,4]'", "branchtune plan RUN --groups=[1,1,2,4]"),
+    ("branchtune fit CONFIG '--tree.groups=[1,1,2,4]'", "branchtune fit CONFIG --tree.groups [1,1,2,4]"),
+    ("branchtune report RUN [RUN ...]", "branchtune report RUN [RUN]"),
 ]
 
 

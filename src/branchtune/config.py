@@ -56,7 +56,7 @@ class DataConfig:
     Args:
         kind: `scenes` (rendered), `nyud` or `pascal` (a folder in the NYUD_MT or PASCAL_MT layout), `folder` (your own
             images and labels) or `huggingface` (a table), both declared in dataset.yaml.
-        root: folder of the data set; not used by scenes.
+        root: folder of the data set; required, but for scenes, which have none.
         image_size: height and width of the network's input, in pixels.
         train_size: number of training images; required for scenes. Elsewhere a limit (null: all): the first so many
             that can be used; nothing is said about those after them.
@@ -142,7 +142,7 @@ class AffinityConfig:
 
 @dataclass
 class TreeConfig:
-    """How the tree is chosen; set exactly one of groups, budget (with or without budget_params) and levels.
+    """How the tree of a branched, random or anti run is chosen: by groups, by levels, or by one or both budgets.
 
     Args:
         groups: number of groups per level, e.g. [1, 1, 2, 4].
