@@ -24,14 +24,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unhurried")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With --dist=loadgroup one process, not each, trains the comparison of the fixture `compared`."""
-    for item in items:
-        if "compared" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("compared"))
-
-
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Every test draws the same numbers, alone or among others."""

@@ -99,6 +99,7 @@ def test_several_processes_give_the_same_numbers_and_take_over_tuned_rates(
     assert "fit decoders" not in (shared / "log.txt").read_text()  # those of the planned tree
 
 
+@pytest.mark.slow
 def test_several_processes_tune_as_one_does(compared: Path, comparison: Comparison) -> None:
     arguments = ["--methods=[shared]", "--seeds=[0]", "--quiet", "--name=tuned", "--workers=2", "--grid=[1,3]"]
     assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 0
@@ -107,7 +108,7 @@ def test_several_processes_tune_as_one_does(compared: Path, comparison: Comparis
         assert again.tuning[method].scores == pytest.approx(comparison.tuning[method].scores)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_rate_that_diverges_loses_and_is_not_tried_again(
     compared: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,7 +166,7 @@ def test_a_run_knows_its_backbone_and_its_images(
 def test_data_of_a_users_own_that_cannot_be_read_leave_a_server_without_images(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(self: NYUDFiles, id_: str) -> NoReturn:
+    def read(self: NYUDFiles, id_: str, split: str | None = None) -> NoReturn:
         raise KeyError("image")
 
     monkeypatch.setattr(NYUDFiles, "read", read)
