@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,23 @@ def continued(finished: Path, name: str, *without: str) -> tuple[Path, list[str]
     for file in ("results.json", *without):
         (run / file).unlink()
     return run, ["fit", str(finished), f"--name={name}", "--quiet"]
+
+
+def copied(finished: Path, name: str) -> Path:
+    run = run_of(finished, name)
+    shutil.copytree(run_of(finished), run)
+    return run
+
+
+def changed(run: Path, **values: object) -> None:
+    """With other values in its results."""
+    path = run / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def page(run: Path) -> str:
+    """Its report."""
+    return (run / "report.html").read_text(encoding="utf-8")
 
 
 def same_metrics(finished: Path, run: Path) -> bool:

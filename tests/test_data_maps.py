@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,45 +16,9 @@ from torchvision.transforms.v2 import functional as F
 from branchtune.data.augmentation import Augmentation
 from branchtune.data.maps import as_map
 from branchtune.data.sampling import sample_generator
-from branchtune.data.scenes import render, render_scene
-from branchtune.data.scenes._layout import compose
 from branchtune.data.transforms import Transform, flip_horizontal, resized_crop, turned_and_scaled
-from branchtune.data.warping import warped_cubic
 from branchtune.errors import UserError
-
-KINDS: Any = {"semseg": "classes", "parts": "classes", "saliency": "values", "normals": "normals", "depth": "depth"}
-
-
-def scene(height: int = 48, width: int = 48, index: int = 3) -> dict[str, Any]:
-    return {key: torch.from_numpy(np.array(value)) for key, value in render_scene(0, index, height, width).items()}
-
-
-def points(depth: Tensor) -> Tensor:
-    """Camera points of a depth map, with a focal length of one image side."""
-    height, width = depth.shape
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    return torch.stack([(x / width - 0.5) * depth, (y / height - 0.5) * depth, depth])
-
-
-def surface_normals(depth: Tensor) -> Tensor:
-    p = points(depth)
-    down, right = torch.gradient(p, dim=(1, 2))
-    normal = torch.nn.functional.normalize(torch.linalg.cross(right, down, dim=0), dim=0)
-    return normal * -torch.sign((normal * p).sum(0, keepdim=True))
-
-
-def plane(x: float, y: float, z: float, size: int = 40) -> dict[str, Tensor]:
-    """A plane n . p = -3 seen through the camera: its exact depth and its normal."""
-    n = torch.tensor([x, y, z]) / math.hypot(x, y, z)
-    rays = points(torch.ones(size, size))
-    depth = -3 / (n[:, None, None] * rays).sum(0)
-    assert (depth > 0).all()
-    return {
-        "image": torch.zeros(3, size, size),
-        "depth": depth,
-        "normals": n[:, None, None].expand(3, size, size).clone(),
-    }
-
+from scene_geometry import KINDS, plane, scene, surface_normals
 
 tilt = st.floats(-0.6, 0.6)
 
@@ -98,70 +60,6 @@ def test_a_rendered_scene_turned_by_quarters_is_exact(quarter: int, interpolatio
     atol = 1e-6 if interpolation == "linear" else 1e-4
     torch.testing.assert_close(turned["normals"], torch.stack([x, y, z]), atol=atol, rtol=0)
     torch.testing.assert_close(turned["image"], torch.rot90(before["image"], quarter, (-2, -1)), atol=1e-4, rtol=0)
-
-
-def test_a_rendered_scene_flipped_is_exact_and_still_faces_the_camera():
-    before = scene()
-    flipped = flip_horizontal(before, KINDS)
-    for key in ("semseg", "parts", "saliency", "depth"):
-        assert torch.equal(flipped[key], before[key].flip(-1))
-    sign = torch.tensor([-1.0, 1, 1])[:, None, None]
-    assert torch.equal(flipped["normals"], before["normals"].flip(-1) * sign)
-    # The principal point is the image's centre: the rays of the mirrored camera are those of the camera.
-    assert (viewing_rays(before) * flipped["normals"]).sum(0).max() < 1e-3
-
-
-def viewing_rays(sample: dict[str, Any]) -> Tensor:
-    """Rays with unit z, from the field of view that the camera label states."""
-    height, width = sample["depth"].shape
-    unit = 2 * float(sample["camera"][3]) / max(height, width)
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    return torch.stack([(x - width / 2) * unit, (y - height / 2) * unit, torch.ones(height, width)])
-
-
-def rendered_by(change: Callable[[Any], None], height: int, width: int, index: int = 3) -> dict[str, Any]:
-    """The scene with another camera."""
-
-    def compose_and_change(rng: np.random.Generator) -> Any:
-        composed = compose(rng)
-        change(composed.camera)
-        return composed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render, "compose", compose_and_change)
-        return scene(height, width, index)
-
-
-@pytest.mark.parametrize("index", [0, 3, 5])
-def test_a_flipped_scene_is_what_a_mirrored_camera_sees(index: int):
-    def mirror(camera: Any) -> None:
-        camera.axes[0] *= -1
-
-    flipped, seen = flip_horizontal(scene(48, 60, index), KINDS), rendered_by(mirror, 48, 60, index)
-    for key in ("semseg", "parts", "saliency"):
-        assert torch.equal(flipped[key], seen[key]), key
-    for key in ("depth", "normals"):
-        torch.testing.assert_close(flipped[key], seen[key], atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("by", ["window", "scale"])
-@pytest.mark.parametrize("index", [0, 3, 5])
-def test_a_zoomed_scene_is_what_a_longer_focal_length_sees_but_nearer(by: str, index: int):
-    """An odd factor on odd sides: every third pixel of the zoomed image looks along a ray of the one before."""
-
-    def zoom(camera: Any) -> None:
-        camera.focal *= 3
-
-    before, seen = scene(45, 63, index), rendered_by(zoom, 45, 63, index)
-    if by == "window":
-        zoomed = resized_crop(before, KINDS, (15, 21, 15, 21), (45, 63), 3.0)
-    else:
-        zoomed = turned_and_scaled(before, KINDS, 0.0, 3.0)
-    same = (..., slice(1, None, 3), slice(1, None, 3))
-    assert torch.equal(zoomed["semseg"][same], seen["semseg"][same].to(zoomed["semseg"].dtype))
-    # A lens leaves everything where it is; the zoom of the recipe stands for a camera that is nearer.
-    torch.testing.assert_close(zoomed["depth"][same], seen["depth"][same] / 3, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(zoomed["normals"][same], seen["normals"][same], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [1.25, 2.0])
@@ -284,64 +182,6 @@ def test_cubic_normals_are_smooth_unit_vectors_and_never_leave_their_region():
     assert torch.equal(known[:, 0], torch.arange(56) >= 14)
     torch.testing.assert_close(out["normals"][:, known].norm(dim=0), torch.ones(int(known.sum())))
     torch.testing.assert_close(out["normals"][:, 50, 50], sample["normals"][:, 35, 35])
-
-
-def cubic_weight(distance: Tensor) -> Tensor:
-    """Keys' kernel with a = -0.75."""
-    d, a = distance.abs(), -0.75
-    near, far = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * (d**3 - 5 * d**2 + 8 * d - 4)
-    return torch.where(d <= 1, near, torch.where(d < 2, far, 0.0))
-
-
-def warped_by_hand(image: Tensor, degrees: float, scale: float) -> Tensor:
-    """The naive twin: every output pixel is a weighted sum of all pixels, and of zeros around them."""
-    height, width = image.shape[-2:]
-    c, s = math.cos(math.radians(degrees)) / scale, math.sin(math.radians(degrees)) / scale
-    rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
-    out = torch.empty_like(image)
-    for i in range(height):
-        for j in range(width):
-            y, x = i + 0.5 - height / 2, j + 0.5 - width / 2
-            from_x, from_y = c * x - s * y + width / 2 - 0.5, s * x + c * y + height / 2 - 0.5
-            weights = cubic_weight(rows - from_y)[:, None] * cubic_weight(columns - from_x)
-            out[:, i, j] = (image * weights).sum((1, 2))
-    return out
-
-
-@given(st.floats(-180, 180), st.floats(0.5, 2.0), st.integers(0, 10))
-def test_a_cubic_rotation_is_the_kernel_of_the_published_recipe_pixel_by_pixel(degrees: float, scale: float, seed: int):
-    image = torch.rand(3, 7, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    expected = warped_by_hand(image, degrees, scale)
-    torch.testing.assert_close(warped_cubic(image, degrees, scale), expected, atol=1e-9, rtol=0)
-    levels = (255 * image).round().to(torch.uint8)
-    found = turned_and_scaled({"image": levels}, {}, degrees, scale, interpolation="cubic")["image"]
-    assert found.dtype == torch.uint8
-    wanted = warped_by_hand(levels.double(), degrees, scale).clamp(0, 255)
-    torch.testing.assert_close(found.double(), wanted, atol=0.51, rtol=0)
-
-
-@given(st.floats(-180, 180), st.floats(0.5, 2.0))
-def test_cubic_normals_that_turn_are_smooth_unit_vectors_and_never_leave_their_region(degrees: float, scale: float):
-    sample = plane(0.3, 0.2, -1)
-    sample["normals"][:, :10] = torch.nan
-    only: Any = {"normals": "normals"}
-    nearest = turned_and_scaled(sample, only, degrees, scale)["normals"]
-    found = turned_and_scaled(sample, only, degrees, scale, interpolation="cubic")["normals"]
-    known = ~found.isnan().any(0)
-    assert torch.equal(found.isnan(), nearest.isnan())
-    torch.testing.assert_close(found[:, known], nearest[:, known], atol=1e-5, rtol=0)
-
-
-def test_cubic_normals_lie_between_their_neighbours():
-    """Across a crease the nearest pixel jumps, the cubic kernel turns from one side to the other."""
-    normals = torch.tensor([[0.6, 0, -0.8], [-0.6, 0, -0.8]]).T[:, None].repeat_interleave(20, 2).expand(3, 40, 40)
-    sample, only = {"image": torch.zeros(3, 40, 40), "normals": normals.clone()}, {"normals": "normals"}
-    row = turned_and_scaled(sample, only, 0.0, 2.0, interpolation="cubic")["normals"][0, 20]
-    nearest = turned_and_scaled(sample, only, 0.0, 2.0)["normals"][0, 20]
-    assert nearest.unique().numel() == 2
-    assert row.unique().numel() > 2
-    assert (row[18:22].diff() < 0).all()
-    torch.testing.assert_close(row[[0, -1]], nearest[[0, -1]], atol=1e-6, rtol=0)
 
 
 def test_cubic_images_are_those_of_the_published_resizing():

@@ -1,8 +1,7 @@
-"""report.html: what it says of a run, of several and of a comparison, and what it does where something is missing."""
+"""report.html: what it says of a run and of several, and what it does where something is missing."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -12,10 +11,7 @@ import pytest
 import yaml
 
 from branchtune.cli.main import main
-from branchtune.comparison.result import Comparison
-from branchtune.comparison.tables import tables
 from branchtune.data.nyud import NYUDFiles
-from branchtune.evaluation.references import Reference
 from branchtune.pictures.colour import class_colours
 from branchtune.progress import Reporter
 from branchtune.report.page.curves import run_curves
@@ -26,28 +22,11 @@ from branchtune.report.page.run_data import read_run
 from branchtune.report.page.tables import headline_table
 from branchtune.report.page.tree_svg import LETTER, THICK, tree_drawing
 from branchtune.run.results import Results
-from branchtune.settings import resolved
 from branchtune.tables.numbers import number
-from finished_run import run_of
+from finished_run import changed, copied, page, run_of
 from many_tasks import names_of, noisy_gallery, with_tasks
 
 SCENES = Path(__file__).parents[1] / "results" / "scenes"
-
-
-def copied(finished: Path, name: str) -> Path:
-    run = run_of(finished, name)
-    shutil.copytree(run_of(finished), run)
-    return run
-
-
-def changed(run: Path, **values: object) -> None:
-    """With other values in its results."""
-    path = run / "results.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def page(run: Path) -> str:
-    return (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_fit_ends_with_a_report_that_needs_nothing_else(finished: Path) -> None:
@@ -299,81 +278,3 @@ def test_runs_with_other_headlines_have_the_same_metric_in_a_row(
     error = capsys.readouterr().err
     assert "run 'other-headline' has no rmse of 'depth', by which the run beside it is judged: give runs of" in error
     assert error.count("\n") == 1
-
-
-def compared_with(finished: Path, reference: Reference, file: str) -> Path:
-    """A copy of the run with gains over `reference`, which its configuration calls `file`."""
-    run = copied(finished, f"over-{reference.id}-{reference.metrics['depth']:g}")
-    Results.load(run / "results.json").compared_with(reference).save(run / "results.json")
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    (run / "config.yaml").write_text(yaml.safe_dump(config | {"reference": file}))
-    return run
-
-
-def test_the_reference_stands_beside_gains_over_it_alone(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tasks = Results.load(run_of(finished) / "results.json").headline
-    before, after = (Reference("r", dict.fromkeys(tasks, value)) for value in (2.0, 3.0))
-    run = compared_with(finished, before, "reference.json")
-    monkeypatch.chdir(tmp_path)
-    before.save("reference.json")
-    assert main(["report", str(run), "--quiet"]) == 0
-    assert '<th scope="col">reference</th>' in page(run)
-    assert "not shown" not in page(run)
-    assert "no reference" not in capsys.readouterr().out
-    kept = read_run(run)
-
-    after.save("reference.json")
-    other = compared_with(finished, after, "reference.json")
-    assert "reference" in headline_table([kept]).heading
-    assert "reference" in headline_table([read_run(other)]).heading
-    assert "reference" not in headline_table([kept, read_run(other)]).heading
-
-    (tmp_path / "elsewhere").mkdir()
-    for folder, reason in (
-        (tmp_path, "reference.json has changed since the gains were computed: `branchtune evaluate` computes those"),
-        (tmp_path / "elsewhere", "reference.json is not in the current folder: make the report in the folder that"),
-    ):
-        monkeypatch.chdir(folder)
-        assert main(["report", str(run), "--quiet"]) == 0
-        assert f"no reference beside the gains of tiny: {reason}" in capsys.readouterr().out
-        html = page(run)
-        assert f"Values of the reference are not shown: {reason}" in html
-        assert '<th scope="col">reference</th>' not in html
-        assert "relative to the reference <b>r</b>" in html
-        assert '<th scope="col">gain %</th>' in html
-
-
-def test_a_comparison_has_its_tables(tmp_path: Path) -> None:
-    shutil.copy(SCENES / "comparison.json", tmp_path)
-    assert main(["report", str(tmp_path), "--quiet", f"--out={tmp_path / 'out.html'}"]) == 0
-    html = (tmp_path / "out.html").read_text(encoding="utf-8")
-    for cells in tables(Comparison.load(SCENES / "comparison.json")):
-        for row in cells.body:
-            assert all(f">{text.replace('&', '&amp;')}</t" in html for text in row)
-    assert html.count("<circle") == 18
-    assert "nothing to draw" in html
-    assert "No gallery: the runs are not in the folder of the comparison." in html
-    assert ">{depth normals semseg} {edge parts saliency}</td>" in html
-    assert '<th scope="col">ms</th>' in html
-
-
-def test_a_comparison_says_what_it_holds_for(tmp_path: Path) -> None:
-    content = json.loads((SCENES / "comparison.json").read_text())
-    last = content["runs"]["decoders"][-1]
-    last["hardware"] = "another machine"
-    last["versions"] |= {"timm": "0.0.1", "commit": "0123456789"}
-    content["notes"] = ["A <sentence> of its own."]
-    (tmp_path / "comparison.json").write_text(json.dumps(content))
-    assert main(["report", str(tmp_path), "--quiet"]) == 0
-    html = page(tmp_path)
-    assert '<p class="note">A &lt;sentence&gt; of its own.</p>' in html
-    train, val, test = (resolved(content["config"])[f"data.{split}_size"] for split in ("train", "val", "test"))
-    assert "<dt>backbone</dt><dd>scenes_swin</dd>" in html
-    assert "<dt>image size</dt><dd>128×128</dd>" in html
-    assert f"<dt>data</dt><dd>scenes; {train} train, {val} val, {test} test images</dd>" in html
-    assert f"Metrics are computed on {test} images of split “test”." in html
-    assert " or another machine, " in html
-    assert " or 0.0.1, " in html
-    assert re.search(r" at commits? [^<]*0123456789</dd>", html)

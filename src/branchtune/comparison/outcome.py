@@ -31,7 +31,7 @@ def provenance(comparison: Comparison, every_package: bool = False) -> str:
         every_package: not only torch.
     """
     runs = [(r.hardware, r.versions) for by_seed in comparison.runs.values() for r in by_seed]
-    single = comparison.reference.settings.get("runs", {})
+    single = comparison.reference.settings["runs"]
     runs += [(r["hardware"], r["versions"]) for by_seed in single.values() for r in by_seed]
     found = [" or ".join(dict.fromkeys(hardware for hardware, _ in runs))]
     known = dict.fromkeys(name for _, made in runs for name in made if name not in ("branchtune", "commit"))
