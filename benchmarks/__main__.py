@@ -25,6 +25,7 @@ from benchmarks.results import RESULTS, Results
 GROUPS = (
     "startup",
     "activations",
+    "optimisations",
     "scaling",
     "affinity_cost",
     "recipes",
