@@ -31,6 +31,7 @@ LAYERS = [
     {"adapters", "reach", "route", "cost"},
     {"hooks", "recompute", "branching", "streams"},
     {"decoders", "decoding"},
+    {"pretrained"},
     {"model"},
     {"extension", "snapshot"},
     {"merging", "low_memory"},
