@@ -19,7 +19,7 @@ from branchtune.run import manifest
 from branchtune.run.manifest import tree_sha256
 from branchtune.run.results import Results
 from branchtune.settings import Settings
-from finished_run import run_of
+from finished_run import continued, run_of
 
 
 def test_the_run_directory_holds_everything(finished: Path) -> None:
@@ -88,6 +88,30 @@ def test_plan_reads_the_runs_affinity(finished: Path, tmp_path: Path, capsys: py
     total = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("total"))
     assert total.split()[1] == "19,712"  # of the run's adapter, r=2: 1792 for each of the 11 blocks of the nodes
     assert bt.TaskTree.from_json(json.loads(out.read_text())).group_counts == (1, 2, 2, 3)
+
+
+def drawing(text: str) -> list[str]:
+    lines = text.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("tree "))
+    end = next(index for index, line in enumerate(lines) if "times the MACs" in line)
+    return lines[start : end + 1]
+
+
+def test_fit_draws_the_tree_as_plan_does(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, command = continued(finished, "drawn")  # from its tree.json on, after the affinity
+    assert main(command) == 0
+    drawn = drawing(capsys.readouterr().out)
+    assert drawn[0].split() == ["tree", "level", "affinity", "parameters", "MACs", "share"]
+    assert main(["plan", str(run), "--groups=[1,1,2,4]"]) == 0
+    assert drawn == drawing(capsys.readouterr().out)
+
+
+def test_a_run_whose_affinity_is_gone_goes_on_without_its_column(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, command = continued(finished, "forgotten", "affinity.json")
+    assert main(command) == 0
+    assert drawing(capsys.readouterr().out)[0].split() == ["tree", "level", "parameters", "MACs", "share"]
 
 
 @pytest.mark.parametrize("method", ["shared", "separate", "decoders", "full"])
