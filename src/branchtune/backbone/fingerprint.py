@@ -26,7 +26,7 @@ def weights_fingerprint(backbone: nn.Module, names: Collection[str]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         if not computed:
             flat = tensor.cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy())
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
