@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import timm
 import torch
@@ -10,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import branchtune as bt
 from branchtune.adapters.comb import TASK_LAYERS, Comb
+from branchtune.backbone.spec import BackboneSpec
 from small_model import small_model, small_swin
 
 TASKS = ("a", "b", "c")
@@ -232,17 +235,25 @@ def small_swin_of(model: bt.MultiTaskModel) -> nn.Module:
     return swin
 
 
+@cache
+def published() -> tuple[nn.Module, BackboneSpec]:
+    """The backbone of the published models; nothing may change it."""
+    backbone = timm.create_model("swin_tiny_patch4_window7_224", img_size=448, num_classes=0)
+    return backbone, bt.trace_backbone(backbone, levels="after_merging")
+
+
+def published_model(comb: Comb, extras: list[str]) -> bt.MultiTaskModel:
+    backbone, spec = published()
+    tasks = [bt.SemanticSegmentation("s", num_classes=21), bt.HumanParts("h"), bt.Saliency("l"), bt.Normals("n")]
+    return bt.MultiTaskModel(backbone, tasks, adapter=comb, decoder=bt.HRNetDecoder(), extras=extras, spec=spec)
+
+
 @pytest.mark.parametrize(
     ("rank", "total", "gmacs"), [(16, 4_953_146, 26.6), (32, 6_083_642, 28.1), (64, 8_344_634, 31.0)]
 )
 def test_published_counts_of_mtlora(rank: int, total: int, gmacs: float) -> None:
-    backbone = timm.create_model("swin_tiny_patch4_window7_224", img_size=448, num_classes=0)
-    tasks = [bt.SemanticSegmentation("s", num_classes=21), bt.HumanParts("h"), bt.Saliency("l"), bt.Normals("n")]
     extras = ["norms", "patch_embed", "relative_position", "patch_merging"]
-    comb = Comb(r=rank, lora_alpha=4.0 * rank, r_task=4, task_alpha=16.0)
-    model = bt.MultiTaskModel(
-        backbone, tasks, adapter=comb, decoder=bt.HRNetDecoder(), extras=extras, levels="after_merging"
-    )
+    model = published_model(Comb(r=rank, lora_alpha=4.0 * rank, r_task=4, task_alpha=16.0), extras)
     counts = model.count_parameters()
     assert counts["adapters"] == 70_656 * rank + 276_480
     assert counts["adapters"] + counts["extras"] + counts["decoders"] == total
@@ -262,13 +273,9 @@ def test_published_counts_of_mtlora(rank: int, total: int, gmacs: float) -> None
 )
 def test_published_counts_of_mtlora_plus(rank: int, task_rank: int, total: int) -> None:
     """LoRA on the reductions too, which are frozen."""
-    backbone = timm.create_model("swin_tiny_patch4_window7_224", img_size=448, num_classes=0)
-    tasks = [bt.SemanticSegmentation("s", num_classes=21), bt.HumanParts("h"), bt.Saliency("l"), bt.Normals("n")]
     extras = ["norms", "patch_embed", "relative_position"]
     comb = Comb(r=rank, lora_alpha=4.0 * rank, r_task=task_rank, task_alpha=4.0 * task_rank, target_modules=PLUS)
-    model = bt.MultiTaskModel(
-        backbone, tasks, adapter=comb, decoder=bt.HRNetDecoder(), extras=extras, levels="after_merging"
-    )
+    model = published_model(comb, extras)
     counts = model.count_parameters()
     assert counts["adapters"] == (70_656 + 4_032) * rank + 69_120 * task_rank
     assert counts["adapters"] + counts["extras"] + counts["decoders"] == total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ NOISY = 100.0  # points: two seeds of a run of seconds
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scripts")
     config = write_config(folder)
-    config.write_text(config.read_text().replace("max_epochs: 3", "max_epochs: 1"))
+    text = config.read_text().replace("max_epochs: 3", "max_epochs: 1").replace("[1, 1, 2, 4]", "[1, 1, 2, 2]")
+    config.write_text(re.sub(r"  (normals|edge): .*\n", "", text))  # two of four tasks: half of the runs
     assert main(["compare", str(config), "--methods=[decoders]", "--seeds=[0,1]", "--quiet"]) == 0
     return folder
 
@@ -69,7 +71,7 @@ def test_gradient_norms_name_every_task(folder: Path, capsys: pytest.CaptureFixt
     script("gradient_norms").main(str(folder / "tiny.yaml"), [])
     printed = capsys.readouterr().out
     assert "balanced" in printed
-    assert all(task in printed for task in ("semseg", "depth", "normals", "edge"))
+    assert all(task in printed for task in ("semseg", "depth"))
 
 
 def test_loader_rates_are_beside_that_of_training(folder: Path) -> None:

@@ -57,7 +57,10 @@ class RunDirectory:
     def _check_same(self, known: Path) -> list[str]:
         """The keys that differ from those of the run; a `UserError` where one of them may not."""
         try:
-            old = resolved(known.read_text(encoding="utf-8"))
+            text = known.read_text(encoding="utf-8")
+            if text == self.settings.text():  # the same command again, whose file need not be parsed
+                return []
+            old = resolved(text)
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{known} is damaged: delete {self.path} or choose another --name") from error
         new = self.settings.flat()
