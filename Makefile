@@ -64,7 +64,7 @@ test-data: $(DEV_STAMP)  ## set up, then run the tests marked data (real data or
 	@$(BIN)/python -m pytest -m data $(ARGS)
 
 # Debian's Chromium is driven as it is: nothing is downloaded by Playwright.
-test-browser: $(DEV_STAMP)  ## set up, then open the report and the page in Chromium (installs it with apt-get where it is missing)
+test-browser: $(DEV_STAMP)  ## set up, then open report, page and documentation in Chromium (installs it with apt-get where it is missing)
 	@command -v chromium >/dev/null || { echo "== test-browser: installing Debian's chromium"; apt-get install -y -qq chromium >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "== test-browser: no chromium here" >&2; }
 	@echo "== test-browser: tests marked browser, screenshots in runs/screenshots"

@@ -36,6 +36,8 @@ def test_what_a_name_holds_is_escaped() -> None:
     assert str(element("text", "<a & b>", x=1.25)) == '<text x="1.25">&lt;a &amp; b&gt;</text>'
     assert mixed([1]) == "var(--c1)"
     assert "50.0%" in mixed([0, 1])
+    assert mixed([0, 1, 10, 20]) == "color-mix(in oklab, var(--c0) 75.0%, var(--c1))"
+    assert mixed(range(500)).count("color-mix") == 9  # more inside of each other stop Chromium
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_a_page_of_many_tasks_stays_below_five_megabytes(finished: Path, count: 
 
 def test_a_page_of_more_tasks_than_pictures_fit_into_says_so(finished: Path) -> None:
     run = with_tasks(read_run(run_of(finished)), 16, epochs_of_conflict=1)
-    html = run_page(run, noisy_gallery(900, 8, 8))
+    html = run_page(run, noisy_gallery(900, 32, 32))
     assert "No gallery: the pictures of 900 tasks are too many for a page of 5 MB." in html
     assert len(html.encode()) < 5e6
 

@@ -119,7 +119,6 @@ function showFigures() {
 
 function figure(task, output, opacity) {
   const buttons = element("div", { class: "downloads" }, "Download", download(task.name, "npy"));
-  if (task.kind === "classes") buttons.append(download(task.name, "scores.npy"));
   const caption = element("figcaption", {}, task.name, element("span", {}, output.shape.join(" x ")));
   const made = element("figure", { "data-task": task.name }, caption);
   if (output.png) {
@@ -140,6 +139,7 @@ function figure(task, output, opacity) {
     made.append(element("p", { class: "legend" }, title),
       element("ol", {}, ...order.map(([value, index]) => element("li", {}, `${what} ${index}: ${value?.toFixed(3) ?? "–"}`))));
   }
+  if (task.kind === "classes") buttons.append(download(task.name, "scores.npy"));
   made.append(buttons);
   return made;
 }
