@@ -90,6 +90,10 @@ def test_plan_reads_the_runs_affinity(finished: Path, tmp_path: Path, capsys: py
     assert bt.TaskTree.from_json(json.loads(out.read_text())).group_counts == (1, 2, 2, 3)
 
 
+# A copy begins its training anew: Lightning warns of checkpoints whose folder was another one.
+CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt")
+
+
 def drawing(text: str) -> list[str]:
     lines = text.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("tree "))
@@ -98,7 +102,7 @@ def drawing(text: str) -> list[str]:
 
 
 def test_fit_draws_the_tree_as_plan_does(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, command = continued(finished, "drawn")  # from its tree.json on, after the affinity
+    run, command = continued(finished, "drawn", *CHECKPOINTS)  # from its tree.json on, after the affinity
     assert main(command) == 0
     drawn = drawing(capsys.readouterr().out)
     assert drawn[0].split() == ["tree", "level", "affinity", "parameters", "MACs", "share"]
@@ -109,7 +113,7 @@ def test_fit_draws_the_tree_as_plan_does(finished: Path, capsys: pytest.CaptureF
 def test_a_run_whose_affinity_is_gone_goes_on_without_its_column(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, command = continued(finished, "forgotten", "affinity.json")
+    _, command = continued(finished, "forgotten", "affinity.json", *CHECKPOINTS)
     assert main(command) == 0
     assert drawing(capsys.readouterr().out)[0].split() == ["tree", "level", "parameters", "MACs", "share"]
 
