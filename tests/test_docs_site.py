@@ -16,6 +16,10 @@ import pytest
 from browser import needs_chromium, opened, screenshot, serious_violations
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tables whose last columns a reader would have to scroll to.
+HIDDEN = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
+  .filter((one) => one.scrollWidth > one.clientWidth)
+  .map((one) => one.innerText.slice(0, 80))"""
 # One of every kind, and the widest.
 PAGES = ("index", "tutorial", "configuration", "tree", "results", "api/index", "api/model", "api/metrics")
 
@@ -84,6 +88,8 @@ def test_pages_are_readable_have_no_serious_finding_and_search_works(site: Path,
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, (
                     f"{name} is wider than the screen"
                 )
+                if width > 1000:
+                    assert page.evaluate(HIDDEN) == []
                 screenshot(page, f"docs-{name.replace('/', '-')}-{width}-{'dark' if dark else 'light'}")
                 findings[name] = serious_violations(page)
             assert not any(findings.values()), findings
