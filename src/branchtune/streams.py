@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from branchtune.backbone.spec import BackboneSpec, Site
 from branchtune.errors import UserError
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
+from branchtune.recompute_inputs import note_sources, source_of
 from branchtune.route import Route
 from branchtune.scoped import Scoped
 
@@ -163,6 +164,7 @@ def _replay(block: nn.Module, name: str) -> nn.Module:
     replay.attn = _Replayed(f"{name}.attn.proj")
     replay.mlp.fc1 = _Replayed(f"{name}.mlp.fc1")
     replay.mlp.fc2 = _Replayed(f"{name}.mlp.fc2")
+    note_sources(replay)
     return replay
 
 
@@ -180,8 +182,10 @@ class _Replayed(nn.Module):
         inputs, output = kept[self.site]
         # The attention was computed once, for all tasks; the layers after it see what is the task's own.
         own = kept["fold"](inputs) if self.site.endswith(".attn.proj") else x
+        source = source_of(own)
         own = nn.functional.dropout(own, kept["dropout"], self.training)
-        return LoRALinear.adapt(site, nodes, own, kept["fold"](output), kept["scale"])
+        with nullcontext() if source is None else source.in_place_of_output():
+            return LoRALinear.adapt(site, nodes, own, kept["fold"](output), kept["scale"])
 
 
 class _Keep(OwnHook):
