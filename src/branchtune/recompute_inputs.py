@@ -57,7 +57,7 @@ class Source:
 
     @torch.no_grad()
     def _again(self) -> Tensor:
-        return type(self.module).forward(self.module, self.inputs)  # type: ignore[arg-type]  # without hooks
+        return type(self.module).forward(self.module, self.inputs)  # without hooks
 
 
 # The latest source of the present pass; no list where none is wanted.
