@@ -320,9 +320,15 @@ def test_published_counts_of_mtlora_plus(rank: int, task_rank: int, total: int) 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [({"r_task": 0}, "r_task must be at least 1"), ({"task_alpha": 0.0}, "task_alpha must be finite")],
+    [
+        ({"r_task": 0}, "r_task must be at least 1"),
+        ({"r_task": 2.5}, "r_task must be a whole number"),
+        ({"r_task": True}, "r_task must be a whole number"),
+        ({"task_alpha": 0.0}, "task_alpha must be finite"),
+        ({"task_alpha": "16"}, "task_alpha must be a number"),
+    ],
 )
-def test_settings_out_of_range(arguments: dict[str, float], expected: str) -> None:
+def test_settings_out_of_range(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(bt.UserError, match=expected):
         Comb(**arguments)
 
