@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from branchtune.backbone.check import placement
 from branchtune.batch import read_batch, read_images
 from branchtune.joint import joint_sum
 from branchtune.metrics.streaming import StreamingMetric
@@ -87,7 +88,7 @@ def evaluate(
     """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored.
 
     Args:
-        model: on any device; the metrics are computed on the CPU.
+        model: on any device and in any precision, which the images take; the metrics are computed on the CPU.
         batches: as `Collate` makes them; a sample without a task's label is skipped there.
         advance: called after every batch.
 
@@ -95,12 +96,11 @@ def evaluate(
         Per task its metrics by name, and `loss`, the mean of the labelled images' own.
     """
     metrics = TaskMetrics(model.tasks.values(), final=True)
-    device = next(model.parameters()).device
-    training = model.training
+    like, training = placement(model.backbone.frozen), model.training
     model.eval()
     try:
         for batch in batches:
-            metrics.update(model(read_images(batch).to(device)), batch)
+            metrics.update(model(read_images(batch).to(like)), batch)
             if advance:
                 advance()
     finally:
