@@ -123,6 +123,14 @@ def test_images_take_the_precision_of_the_model(precision: torch.dtype) -> None:
     assert torch.equal(raw["a"], outputs["a"])  # a depth is not activated
 
 
+def test_every_module_has_the_mode_that_it_had() -> None:
+    model = small_model()
+    model.decoders["b"].eval()
+    modes = [module.training for module in model.modules()]
+    evaluate(model, [{"image": torch.rand(1, 3, 32, 32)}])
+    assert [module.training for module in model.modules()] == modes
+
+
 def _process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     metrics = counted([[0, 1], [2]] if rank == 0 else [[3, 4]])

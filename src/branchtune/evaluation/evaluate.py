@@ -16,6 +16,7 @@ from branchtune.batch import read_batch, read_images
 from branchtune.joint import joint_sum
 from branchtune.metrics.streaming import StreamingMetric
 from branchtune.model import MultiTaskModel
+from branchtune.modes import modes_kept
 from branchtune.progress import Advance
 from branchtune.tasks.task import Task
 
@@ -85,7 +86,7 @@ def _joint(metric: Metric) -> Any:
 def evaluate(
     model: MultiTaskModel, batches: Iterable[Mapping[str, Any]], advance: Advance | None = None
 ) -> dict[str, dict[str, float]]:
-    """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored.
+    """All metrics of every task over `batches`, the slow ones as well, in eval mode; every module's mode is restored.
 
     Args:
         model: on any device and in any precision, which the images take; the metrics are computed on the CPU.
@@ -96,15 +97,13 @@ def evaluate(
         Per task its metrics by name, and `loss`, the mean of the labelled images' own.
     """
     metrics = TaskMetrics(model.tasks.values(), final=True)
-    like, training = placement(model.backbone.frozen), model.training
-    model.eval()
-    try:
+    like = placement(model.backbone.frozen)
+    with modes_kept(model):
+        model.eval()
         for batch in batches:
             metrics.update(model(read_images(batch).to(like)), batch)
             if advance:
                 advance()
-    finally:
-        model.train(training)
     return metrics.compute()
 
 
