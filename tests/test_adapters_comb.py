@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
+from types import MethodType
+from typing import Any
 
 import pytest
 import timm
@@ -13,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import branchtune as bt
 from branchtune.adapters.comb import TASK_LAYERS, Comb
 from branchtune.backbone.spec import BackboneSpec
+from branchtune.branching import BranchedBackbone
 from small_model import small_model, small_swin
 
 TASKS = ("a", "b", "c")
@@ -221,6 +224,39 @@ def test_extras_train_in_streams_too() -> None:
     assert last.weight.grad.abs().max() > 0
 
 
+def test_a_forward_of_ones_own_on_a_block_acts_in_the_streams_too() -> None:
+    def twice(block: nn.Module, x: Tensor) -> Tensor:
+        return 2 * type(block).forward(block, x)
+
+    backbone, x = small_swin().double(), images()
+    plain, comb = bt.LoRA(r=2), Comb(r=2, r_task=2)
+    for level in range(4):
+        block = backbone.layers[level].blocks[0]
+        block.forward = MethodType(twice, block)
+    spec = bt.trace_backbone(backbone)
+    features = [
+        BranchedBackbone(backbone, spec, bt.TaskTree.shared(TASKS, 4), adapter).double().eval()(x)["a"]
+        for adapter in (plain, comb)
+    ]
+    for found, expected in zip(*features, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_streams_follow_weights_that_are_put_in_place_of_others(assign: bool) -> None:
+    model, other = comb_model(extras=["norms"]), comb_model(extras=["norms"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    expected, state = model(images()), model.state_dict()
+    found = torch.func.functional_call(other, state, (images(),))
+    other.load_state_dict(state, assign=assign)
+    for name, output in other(images()).items():
+        assert torch.equal(output, expected[name])
+        assert torch.equal(found[name], expected[name])
+
+
 def test_saved_and_loaded_it_answers_the_same(tmp_path: object) -> None:
     model = comb_model()
     model.save_pretrained(f"{tmp_path}/model")
@@ -284,9 +320,15 @@ def test_published_counts_of_mtlora_plus(rank: int, task_rank: int, total: int) 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [({"r_task": 0}, "r_task must be at least 1"), ({"task_alpha": 0.0}, "task_alpha must be finite")],
+    [
+        ({"r_task": 0}, "r_task must be at least 1"),
+        ({"r_task": 2.5}, "r_task must be a whole number"),
+        ({"r_task": True}, "r_task must be a whole number"),
+        ({"task_alpha": 0.0}, "task_alpha must be finite"),
+        ({"task_alpha": "16"}, "task_alpha must be a number"),
+    ],
 )
-def test_settings_out_of_range(arguments: dict[str, float], expected: str) -> None:
+def test_settings_out_of_range(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(bt.UserError, match=expected):
         Comb(**arguments)
 

@@ -205,6 +205,8 @@ def test_trees_that_cannot_be(tree: str, expected: str, config: Path, capsys: py
         (["--evaluate=best", "--trainer.limit_val_batches=0"], "evaluate=best needs validation"),
         (["--early_stopping=2", "--trainer.limit_val_batches=0"], "early_stopping=2 needs validation"),
         (["--trainer.max_steps=5", "--trainer.max_epochs=x"], "max_epochs"),
+        (["--trainer.precision=bf16-true"], "use 32-true, bf16-mixed or 16-mixed"),
+        (["--trainer.precision=64"], "trainer.precision=64 is none"),
     ],
 )
 def test_keys_that_exclude_each_other(

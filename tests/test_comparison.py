@@ -19,6 +19,7 @@ import pytest
 
 from branchtune.cli.main import main
 from branchtune.comparison.outcome import outcome, provenance
+from branchtune.comparison.pareto import front
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Spread, advantage, delta_ms, rows
 from branchtune.comparison.tables import verdict
@@ -190,6 +191,12 @@ def test_formats_for_programs(
 @pytest.mark.parametrize(("count", "quantile"), [(2, 12.706), (3, 4.303), (10, 2.262)])
 def test_the_interval_is_students(count: int, quantile: float) -> None:
     assert Spread(0.0, 1.0, count).margin == pytest.approx(quantile / math.sqrt(count), rel=1e-3)
+
+
+def test_the_front_holds_what_no_method_beats() -> None:
+    beaten = [(1.0, -2.0), (3.0, 4.0), (4.0, 3.0)]  # one of them by a method of the same cost
+    assert front([(3.0, 4.0), (1.0, 2.0), (2.0, 4.0), *beaten]) == [(1.0, 2.0), (2.0, 4.0)]
+    assert front([(1.0, 2.0), (1.0, 2.0)]) == [(1.0, 2.0)]
 
 
 def test_verdicts() -> None:

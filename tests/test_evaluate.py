@@ -14,9 +14,11 @@ from torch import Tensor
 
 import branchtune as bt
 from branchtune.demo.committed import committed_results
-from branchtune.evaluation.evaluate import TaskMetrics
+from branchtune.evaluation.evaluate import TaskMetrics, evaluate
 from branchtune.joint import joint_step
+from branchtune.run.inference import raw_outputs
 from branchtune.settings import Settings
+from small_model import small_model
 
 SAMPLES, H, W = 5, 16, 20
 DEMO = Path(bt.__file__).parent / "demo" / "scenes.yaml"
@@ -104,6 +106,29 @@ def test_batches_do_not_matter(batches: list[list[int]]) -> None:
 
 def test_without_any_label_every_number_is_nan() -> None:
     assert all(math.isnan(value) for values in evaluated([[1]]).values() for value in values.values())
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+def test_images_take_the_precision_of_the_model(precision: torch.dtype) -> None:
+    model = small_model().to(precision)
+    random = torch.Generator().manual_seed(0)
+    batch = {"image": torch.rand(2, 3, 32, 32, generator=random), "a": 1 + torch.rand(2, 32, 32, generator=random)}
+    with torch.no_grad():
+        outputs = model.eval()(batch["image"].to(precision))
+    expected = TaskMetrics(model.tasks.values())
+    expected.update(outputs, batch)
+    assert evaluate(model, [batch])["a"] == expected.compute()["a"]
+    with torch.no_grad():
+        raw = raw_outputs(model, batch["image"], list(model.tasks))
+    assert torch.equal(raw["a"], outputs["a"])  # a depth is not activated
+
+
+def test_every_module_has_the_mode_that_it_had() -> None:
+    model = small_model()
+    model.decoders["b"].eval()
+    modes = [module.training for module in model.modules()]
+    evaluate(model, [{"image": torch.rand(1, 3, 32, 32)}])
+    assert [module.training for module in model.modules()] == modes
 
 
 def _process(rank: int, folder: str) -> None:

@@ -84,6 +84,16 @@ def test_ignored_values_may_be_negative_and_classes_of_any_integer_type(root: Pa
     assert torch.equal(first(root)["semseg"] == 255, torch.from_numpy(np.eye(*SHAPE) == 1))
 
 
+@pytest.mark.parametrize("mark", ["0.1", "-3.4028235e+38", "-9999.9"])  # none of them is a float32
+@pytest.mark.parametrize("kind", [np.float32, np.float64, ">f4"])
+def test_ignored_values_are_those_that_the_file_can_hold(root: Path, mark: str, kind: Any):
+    declare(root, f"height: {{kind: values, ignore: {mark}}}")
+    stored = np.full(SHAPE, 2.0).astype(kind)
+    stored[3, 4] = float(mark)
+    np.save(root / "height" / "a.npy", stored)
+    assert first(root)["height"].isnan().nonzero().tolist() == [[3, 4]]
+
+
 def test_values_are_scaled_before_their_range_is_checked(root: Path):
     declare(root, "semseg: {kind: values, scale: 0.5, range: [0, 1], ignore: 255}")
     sample = first(root)

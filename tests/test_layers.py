@@ -24,6 +24,7 @@ LAYERS = [
         "installed",
         "folded",
         "scoped",
+        "modes",
     },
     {"metrics"},
     {"tasks"},

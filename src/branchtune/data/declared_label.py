@@ -70,7 +70,7 @@ class Label:
             stored = stored[0] if stored.shape[0] == 1 else stored[..., 0]
         if stored.ndim != 2 or stored.dtype.kind not in "biuf":
             raise UserError(f"{where}: {stored.dtype} {list(stored.shape)}, expected numbers [H, W]")
-        ignored = np.isin(stored, self.ignored)
+        ignored = np.isin(stored, _as_stored(self.ignored, stored.dtype))
         if self.kind == "classes":
             wrong = ~ignored & ((stored < 0) | (stored >= self.channels) | (stored != np.floor(stored)))
             self._refuse(wrong, stored, where, f"0 to {self.channels - 1}, ignored {_listed(self.ignored)}")
@@ -119,6 +119,16 @@ class Label:
                 f"{where}: value {values[wrong][0]:g} at row {row}, column {column} is outside the declared {allowed} "
                 f"({wrong.mean():.1%} of the pixels), correct the file or {FILE}"
             )
+
+
+def _as_stored(values: list[float], kind: np.dtype) -> np.ndarray:
+    """What marks pixels as not labelled, rounded as the file has rounded it: -3.4028235e38 is no float32."""
+    marks = np.asarray(values, dtype=np.float64)
+    if kind.kind != "f":
+        return marks
+    with np.errstate(over="ignore"):
+        rounded = marks.astype(kind)
+    return rounded[np.isfinite(rounded)]
 
 
 def _listed(values: list[float]) -> str:

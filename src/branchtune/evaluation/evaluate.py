@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from branchtune.backbone.check import placement
 from branchtune.batch import read_batch, read_images
 from branchtune.joint import joint_sum
 from branchtune.metrics.streaming import StreamingMetric
 from branchtune.model import MultiTaskModel
+from branchtune.modes import modes_kept
 from branchtune.progress import Advance
 from branchtune.tasks.task import Task
 
@@ -84,10 +86,10 @@ def _joint(metric: Metric) -> Any:
 def evaluate(
     model: MultiTaskModel, batches: Iterable[Mapping[str, Any]], advance: Advance | None = None
 ) -> dict[str, dict[str, float]]:
-    """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored.
+    """All metrics of every task over `batches`, the slow ones as well, in eval mode; every module's mode is restored.
 
     Args:
-        model: on any device; the metrics are computed on the CPU.
+        model: on any device and in any precision, which the images take; the metrics are computed on the CPU.
         batches: as `Collate` makes them; a sample without a task's label is skipped there.
         advance: called after every batch.
 
@@ -95,16 +97,13 @@ def evaluate(
         Per task its metrics by name, and `loss`, the mean of the labelled images' own.
     """
     metrics = TaskMetrics(model.tasks.values(), final=True)
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
+    like = placement(model.backbone.frozen)
+    with modes_kept(model):
+        model.eval()
         for batch in batches:
-            metrics.update(model(read_images(batch).to(device)), batch)
+            metrics.update(model(read_images(batch).to(like)), batch)
             if advance:
                 advance()
-    finally:
-        model.train(training)
     return metrics.compute()
 
 
