@@ -26,7 +26,7 @@ from branchtune.backbone.spec import BackboneSpec, Site
 from branchtune.errors import UserError
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
-from branchtune.recompute_inputs import note_sources, source_of
+from branchtune.recompute_inputs import source_of
 from branchtune.route import Route
 from branchtune.scoped import Scoped
 
@@ -175,7 +175,6 @@ def _replay(block: nn.Module, name: str) -> nn.Module:
     replay.attn = _Replayed(f"{name}.attn.proj")
     replay.mlp.fc1 = _Replayed(f"{name}.mlp.fc1")
     replay.mlp.fc2 = _Replayed(f"{name}.mlp.fc2")
-    note_sources(replay)
     return replay
 
 
