@@ -101,6 +101,8 @@ def test_commands_used_wrongly(
         ("--optimizer=AdaTsk", "did you mean 'branchtune.AdaTask'"),
         ("--method=brached", "method: Expected one of 'branched'"),
         ("--tree.groups=[1,a]", "tree.groups: Expected a int. Got value: a"),
+        ("--early_stopping=never", "early_stopping: Expected a int. Got value: never\n"),
+        ("--tree.budget=low", "tree.budget: Expected a float. Got value: low\n"),
         ("--data.image_size=[32]", "data.image_size: Expected a tuple with 2 elements"),
         ("--tasks={}", "tasks is empty"),
         ("--tasks={x: {class_path: branchtune.Depht}}", "did you mean 'branchtune.Depth'"),
