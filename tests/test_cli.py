@@ -101,6 +101,8 @@ def test_commands_used_wrongly(
         ("--optimizer=AdaTsk", "did you mean 'branchtune.AdaTask'"),
         ("--method=brached", "method: Expected one of 'branched'"),
         ("--tree.groups=[1,a]", "tree.groups: Expected a int. Got value: a"),
+        ("--early_stopping=never", "early_stopping: Expected a int. Got value: never\n"),
+        ("--tree.budget=low", "tree.budget: Expected a float. Got value: low\n"),
         ("--data.image_size=[32]", "data.image_size: Expected a tuple with 2 elements"),
         ("--tasks={}", "tasks is empty"),
         ("--tasks={x: {class_path: branchtune.Depht}}", "did you mean 'branchtune.Depth'"),
@@ -236,7 +238,7 @@ def test_configuration_files_that_are_not_yaml(
 def test_an_empty_split_and_a_missing_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path)
     (tmp_path / "nyud" / "depth" / "0002.npy").unlink()
-    assert "1 files of split 'train' are missing (depth/0002.npy)" in refused(["fit", "{config}"], config, capsys)
+    assert "1 file of split 'train' is missing (depth/0002.npy)" in refused(["fit", "{config}"], config, capsys)
     (tmp_path / "nyud" / "gt_sets" / "train.txt").write_text("")
     assert "train.txt: the split is empty" in refused(["fit", "{config}"], config, capsys)
 

@@ -225,6 +225,18 @@ def test_bad_input(argument: str, expected: str, tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_and_a_comparison_do_not_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, folder = write_config(tmp_path), tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    shutil.copy(config, folder / "config.yaml")
+    assert main(["compare", str(config), "--quiet", "--methods=[shared]"]) == 2
+    assert f"{folder} holds a run, whose report.html" in capsys.readouterr().err
+    (folder / "config.yaml").rename(folder / "comparison.json")
+    assert main(["fit", str(config), "--quiet"]) == 2
+    assert f"{folder} holds a comparison, whose report.html" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["comparison.json"]
+
+
 def test_a_damaged_comparison_is_named(compared: Path, tmp_path: Path) -> None:
     content = json.loads((compared / "runs" / "versus" / "comparison.json").read_text())
     for change, expected in (({"format": 99}, "newer"), ({"runs": 3}, "damaged"), ({"config": {}}, "damaged")):

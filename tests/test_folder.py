@@ -116,8 +116,11 @@ def test_splits_and_folders_have_other_names_where_the_file_says_so(root: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no keys"),
+        ("", "dataset.yaml holds no keys, it declares the tasks of the data"),
         ("tasks: {}", "tasks is empty"),
+        ("tasks: [depth]", r"tasks: expected keys and values, found \['depth'\]"),
+        ("tasks: {d: {kind: depth}}\ntasks: {e: {kind: depth}}", "line 2, column 1: the key 'tasks' is there twice"),
+        ("tasks: {d: {kind: depth, kind: values}}", "line 1, column 26: the key 'kind' is there twice"),
         ("task: {}", "unknown key in .* 'task': did you mean 'tasks'"),
         ("tasks: {image: {kind: depth}}", r"a label cannot be named 'image': a sample uses the keys \('id', 'image'\)"),
         ("tasks: {id: {kind: depth}}", "a label cannot be named 'id'"),
@@ -183,7 +186,7 @@ def test_a_wrong_declaration_is_named(root: Path, text: str, message: str):
         ("semseg", np.zeros((*SHAPE, 2)), "expected numbers"),
         ("depth", np.full(SHAPE, -3.0), "value -0.003"),
         ("depth", np.full(SHAPE, 2e6), "value 2000"),
-        ("normals", np.full((*SHAPE, 3), 2.0), "value 3.4641"),
+        ("normals", np.full((*SHAPE, 3), 2.0), "length 3.4641 at row 0, column 0 is not that of a unit normal"),
         ("normals", np.ones(SHAPE), "expected .H, W, 3."),
         ("normals", np.full((*SHAPE, 3), "0.1"), "<U3 .12, 16, 3., expected .H, W, 3."),
         ("normals", np.zeros((*SHAPE, 3), complex), "complex128"),
@@ -195,6 +198,13 @@ def test_a_value_outside_the_declaration_is_named_with_its_place(root: Path, nam
     (root / name / "a.png").unlink(missing_ok=True)
     np.save(root / name / "a.npy", array)
     with pytest.raises(UserError, match=f"{name}/a.npy: .*{message}"):
+        first(root)
+
+
+def test_a_label_that_lies_on_the_turned_image_is_told_so(root: Path):
+    (root / "semseg" / "a.png").unlink()
+    np.save(root / "semseg" / "a.npy", np.zeros((WIDTH, HEIGHT)))
+    with pytest.raises(UserError, match="bring both to one size: images are taken as stored, whatever EXIF data say"):
         first(root)
 
 

@@ -72,7 +72,8 @@ def run(argv: Sequence[str]) -> None:
     problems = sum(len(summary.problems) for summary in summaries)
     if problems:
         counted = f"{problems} problem{'s' if problems > 1 else ''}"
-        raise UserError(f"{options.path}: {counted}, each named above; data.on_bad=skip trains without them")
+        skip = "; data.on_bad=skip trains without them" if all(summary.usable for summary in summaries) else ""
+        raise UserError(f"{options.path}: {counted}, each named above{skip}")
     reporter.say("no problems found")
 
 

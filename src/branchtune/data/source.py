@@ -135,9 +135,8 @@ def refuse(source: Source, split: str, problems: Sequence[Problem]) -> None:
     if kind == "in two splits":
         raise UserError(f"{where}: {ids} in another split too ({few}), keep each in one of them")
     files = [p.text.removeprefix(f"{source.place}: ").removesuffix(" is missing") for p in problems if p.kind == kind]
-    raise UserError(
-        f"{source.place}: {len(files)} files of split {split!r} are missing ({first_few(files)}), complete it"
-    )
+    count, verb = ("1 file", "is") if len(files) == 1 else (f"{len(files)} files", "are")
+    raise UserError(f"{source.place}: {count} of split {split!r} {verb} missing ({first_few(files)}), complete it")
 
 
 def check_tasks(kinds: Mapping[str, TargetKind], tasks: Sequence[Task]) -> None:

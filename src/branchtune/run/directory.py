@@ -35,12 +35,16 @@ class RunDirectory:
         settings: of the run; nothing is written before `create`.
 
     Raises:
-        UserError: the directory holds a run of another configuration.
+        UserError: the directory holds a run of another configuration, or a comparison.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.path = Path(settings.config.output) / settings.config.name
         self.settings = settings
+        if self.has("comparison.json"):
+            raise UserError(
+                f"{self.path} holds a comparison, whose report.html a run would replace: choose another --name"
+            )
         if self.has("config.yaml"):
             self._check_same(self.path / "config.yaml")
 
