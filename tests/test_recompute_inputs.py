@@ -19,6 +19,7 @@ from small_backbones import Tokens
 from small_backbones import grow as grow_tokens
 
 LORA = bt.LoRA(r=2, lora_alpha=3)
+FAST = ("vit_tiny", "swin_tiny")
 
 
 def gradients(
@@ -43,10 +44,10 @@ def held(model: bt.MultiTaskModel, images: Tensor) -> int:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("name", CONTRACTS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else [pytest.mark.slow]) for n in CONTRACTS])
 def test_gradients_equal_those_with_everything_kept(name: str, autocast: bool) -> None:
     contract = CONTRACTS[name]
-    model = randomise(grow(name, TREES["interleaved"], bt.LoRA(r=2, lora_alpha=3), extras=("norms",)))
+    model = randomise(grow(name, TREES["interleaved"], LORA, extras=("norms",)))
     images, inputs = contract.images(2), contract.inputs(2)
     with keeping_all():
         expected = gradients(model, images, inputs, autocast)
