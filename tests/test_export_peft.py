@@ -211,7 +211,7 @@ def test_peft_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_warnings_that_torch_logs_about_other_packages_are_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logger, plain, shown = logging.getLogger("torch.utils._pytree"), peft.get_peft_model, []
+    logger, plain, shown = logging.getLogger("torch.utils._pytree"), peft.get_peft_model, list[Any]()
 
     def with_torchao(*arguments: Any) -> Any:
         logger.warning("<enum 'KernelPreference'> is an Enum subclass")  # where peft imports torchao for the first time
