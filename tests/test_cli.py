@@ -144,7 +144,7 @@ def test_keys_and_classes_that_do_not_exist(
         ("--trainer.max_epochs=x", "trainer.max_epochs='x'"),
         ("--trainer.max_epochs=null", "no end of the training"),
         ("--trainer.max_epoch=3", "did you mean 'max_epochs'"),
-        ("--trainer.precision=33", "trainer: Precision 33 is invalid"),
+        ("--trainer.precision=33", "trainer.precision=33: a run takes 32-true, bf16-mixed or 16-mixed"),
         ("--trainer.limit_train_batches=0", "nothing to train on"),
         ("--trainer.val_check_interval=0.5", "between epochs only"),
         ("--trainer.devices=0", "trainer.devices=0: give how many"),
@@ -207,8 +207,8 @@ def test_trees_that_cannot_be(tree: str, expected: str, config: Path, capsys: py
         (["--evaluate=best", "--trainer.limit_val_batches=0"], "evaluate=best needs validation"),
         (["--early_stopping=2", "--trainer.limit_val_batches=0"], "early_stopping=2 needs validation"),
         (["--trainer.max_steps=5", "--trainer.max_epochs=x"], "max_epochs"),
-        (["--trainer.precision=bf16-true"], "use 32-true, bf16-mixed or 16-mixed"),
-        (["--trainer.precision=64"], "trainer.precision=64 is none"),
+        (["--trainer.precision=bf16-true"], "takes 32-true, bf16-mixed or 16-mixed"),
+        (["--trainer.precision=64"], "trainer.precision=64: a run takes"),
     ],
 )
 def test_keys_that_exclude_each_other(

@@ -30,7 +30,7 @@ LAYERS = [
     {"tasks"},
     {"backbone", "weight_loading", "images"},
     {"adapters", "reach", "route", "cost"},
-    {"hooks", "recompute", "branching", "streams"},
+    {"hooks", "recompute", "recompute_inputs", "branching", "streams"},
     {"decoders", "decoding"},
     {"pretrained"},
     {"model"},

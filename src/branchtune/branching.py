@@ -202,7 +202,7 @@ class BranchedBackbone(nn.Module):
 
     def _register_hooks(self) -> None:
         modules = dict(self.frozen.named_modules())
-        if self.adapter is not None:
+        if self.sites:
             note_sources(self.frozen)
         for side in self.spec.side_inputs:
             if side.module in modules:  # not where a merged level runs once per group

@@ -121,8 +121,8 @@ def _check_precision(keys: dict[str, Any]) -> None:
     precision = keys.get("precision")
     if precision is not None and str(precision) not in PRECISIONS:
         raise UserError(
-            f"trainer.precision={precision} is none that a run can have, as it would convert the frozen backbone and "
-            "the labels too: use 32-true, bf16-mixed or 16-mixed"
+            f"trainer.precision={precision}: a run takes 32-true, bf16-mixed or 16-mixed; what else Lightning knows "
+            "converts the frozen backbone and the labels, too"
         )
 
 
