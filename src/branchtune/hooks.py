@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from branchtune.backbone.recorder import StopForward
 from branchtune.backbone.spec import SideInput, Site
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
-from branchtune.recompute_inputs import source_of
+from branchtune.recompute_inputs import keeping_source_of
 from branchtune.route import Route
 from branchtune.scoped import Scoped
 
@@ -98,8 +97,7 @@ class Adapt(OwnHook):
         frozen = output[0] if isinstance(output, tuple) else output
         if self._others_have_it(module):
             frozen = frozen.clone()
-        source = source_of(inputs)
-        with nullcontext() if source is None else source.in_place_of_output():
+        with keeping_source_of(inputs):
             adapted = owner.adapter.apply(self.site, nodes, inputs, frozen)
         return (adapted, *output[1:]) if isinstance(output, tuple) else adapted
 

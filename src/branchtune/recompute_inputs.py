@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +75,10 @@ def sources_noted(wanted: bool) -> Iterator[None]:
         _latest.set(outer)
 
 
-def source_of(tensor: Tensor) -> Source | None:
-    """The source of what the latest cheap module returned, if it is this tensor."""
+def keeping_source_of(tensor: Tensor) -> AbstractContextManager[None]:
+    """Inside, autograd keeps the source of `tensor` in its place, if the latest cheap module returned it."""
     latest = None if torch.compiler.is_compiling() else _latest.get()
-    return latest[0] if latest and latest[0].output() is tensor else None
+    return latest[0].in_place_of_output() if latest and latest[0].output() is tensor else nullcontext()
 
 
 def note_sources(model: nn.Module) -> None:
@@ -96,9 +96,6 @@ class _Note(OwnHook):
             return
         latest.clear()
         # Without a gradient for it, the input is not kept. Another dtype: autocast, which no backward pass is under.
-        if len(args) == 1 and args[0].requires_grad and args[0].dtype == output.dtype and not _in_place(module):
+        in_place = getattr(module, "inplace", False)
+        if len(args) == 1 and args[0].requires_grad and args[0].dtype == output.dtype and not in_place:
             latest.append(Source(weakref.ref(output), module, args[0].detach()))
-
-
-def _in_place(module: nn.Module) -> bool:
-    return bool(getattr(module, "inplace", False))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -26,7 +26,7 @@ from branchtune.backbone.spec import BackboneSpec, Site
 from branchtune.errors import UserError
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
-from branchtune.recompute_inputs import source_of
+from branchtune.recompute_inputs import keeping_source_of
 from branchtune.route import Route
 from branchtune.scoped import Scoped
 
@@ -203,9 +203,8 @@ class _Replayed(nn.Module):
         inputs, output = kept[self.site]
         # The attention was computed once, for all tasks; the layers after it see what is the task's own.
         own = kept["fold"](inputs) if self.site.endswith(".attn.proj") else x
-        source = source_of(own)
         own = nn.functional.dropout(own, kept["dropout"], self.training)
-        with nullcontext() if source is None else source.in_place_of_output():
+        with keeping_source_of(own):  # of no tensor that dropout made
             return LoRALinear.adapt(site, nodes, own, kept["fold"](output), kept["scale"])
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import TypeGuard
 
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
@@ -24,7 +25,7 @@ from branchtune.batch import Batch
 from branchtune.model import MultiTaskModel
 
 
-def is_plain_lora(adapter: Adapter) -> bool:
+def is_plain_lora(adapter: Adapter) -> TypeGuard[LoRA]:
     """Whether `LoRAGradients` gives its gradients: a class of the user's own may build or apply something else."""
     own = type(adapter)
     return isinstance(adapter, LoRA) and own.build is LoRA.build and own.apply is LoRA.apply

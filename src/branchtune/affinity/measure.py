@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -180,5 +180,5 @@ def _gradients(model: MultiTaskModel, adapter: Adapter, source: Source) -> PerSa
     if source == "weights":
         return SampleLoop(model, site_weights(model, adapter.select_sites(model.spec)))
     if is_plain_lora(adapter):
-        return LoRAGradients(model, cast(LoRA, adapter))
+        return LoRAGradients(model, adapter)
     return SampleLoop(model, adapter_parameters(model))

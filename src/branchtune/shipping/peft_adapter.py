@@ -95,10 +95,7 @@ def task_adapter(model: MultiTaskModel, task: str) -> PeftModel:
     from peft import get_peft_model
 
     frozen = model.backbone.frozen
-    with (
-        quiet(),
-        without_grouping_warning(),
-    ):  # torch logs warnings about torchao, which it imports
+    with quiet(), without_grouping_warning():  # torch logs warnings about torchao, which peft imports
         adapted: Any = get_peft_model(clone_sharing_weights(frozen), lora_config(model))
     base = adapted.get_base_model()
     path = model.tree.path(task)
