@@ -12,6 +12,7 @@ from PIL import Image
 
 import branchtune as bt
 from branchtune.data.folder import FolderFiles
+from branchtune.data.source import refuse
 from branchtune.data.stored import StoredSamples
 from branchtune.errors import UserError
 from folder_tree import HEIGHT, SPLITS, WIDTH, folder_tasks, write_folder_tree
@@ -66,6 +67,23 @@ def test_a_partial_label_may_be_missing_and_others_may_not(root: Path):
     assert source.missing(["a", "b"]) == []
     (root / "depth" / "b.png").unlink()
     assert [id_ for id_, _ in source.missing(["a", "b"])] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("copy", "names"),
+    [("images/a.jpg", "images/a.jpg and images/a.png"), ("height/a.png", "height/a.png and height/a.npy")],
+)
+def test_two_files_of_one_id_are_named_and_refused(root: Path, copy: str, names: str):
+    """One of them would be read, and nobody would know which."""
+    (root / copy).write_bytes(b"")
+    source = FolderFiles(root)
+    assert source.missing(["a", "b"]) == []
+    found = [problem for problem in source.describe_split("train") if problem.kind == "several files"]
+    assert [(problem.id, problem.text) for problem in found] == [("a", f"{root}: {names} are of one id, keep one")]
+    with pytest.raises(UserError, match=f"1 id is stored more than once in split 'train': {names}"):
+        refuse(source, "train", found)
+    source.keep_labels(["semseg"])
+    assert bool(source.ambiguous(["a"])) == copy.startswith("images")
 
 
 def test_normals_of_8_bits_are_colours_and_axes_can_be_flipped(root: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -102,15 +102,24 @@ class LabelFiles(Source):
         return read_ids(self._list(split))
 
     def missing(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        required = [name for name in self.labels if not self.fields[name].optional]
+        return [(id_, " or ".join(names)) for id_, names, present in self._files(ids, required) if not present]
+
+    def ambiguous(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        return [(id_, " and ".join(found)) for id_, _, found in self._files(ids, list(self.labels)) if len(found) > 1]
+
+    def _files(self, ids: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Of the image and of each file of these labels: id, the names that would do, and those that there are."""
         present = lru_cache(maxsize=None)(self._names)
-        found = []
-        needed = [self.fields[name].files for name in self.labels if not self.fields[name].optional]
-        for template in dict.fromkeys((self.image, *(file for files in needed for file in files))):
+        files = (file for name in labels for file in self.fields[name].files)
+        for template in dict.fromkeys((self.image, *files)):
             for id_ in ids:
                 names = [alternative.format(id=id_) for alternative in template.split("|")]
-                if not any(name.rpartition("/")[2] in present(name.rpartition("/")[0]) for name in names):
-                    found.append((id_, " or ".join(names)))
-        return found
+                yield (
+                    id_,
+                    names,
+                    [name for name in names if name.rpartition("/")[2] in present(name.rpartition("/")[0])],
+                )
 
     def read(self, id_: str, split: str | None = None) -> Sample:
         image = read_image(self._path(self.image, id_))
