@@ -105,9 +105,6 @@ class LabelFiles(Source):
         required = [name for name in self.labels if not self.fields[name].optional]
         return [(id_, " or ".join(names)) for id_, names, present in self._files(ids, required) if not present]
 
-    def ambiguous(self, ids: Sequence[str]) -> list[tuple[str, str]]:
-        return [(id_, " and ".join(found)) for id_, _, found in self._files(ids, list(self.labels)) if len(found) > 1]
-
     def _files(self, ids: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, list[str], list[str]]]:
         """Of the image and of each file of these labels: id, the names that would do, and those that there are."""
         present = lru_cache(maxsize=None)(self._names)
