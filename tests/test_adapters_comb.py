@@ -300,10 +300,10 @@ def test_published_counts_of_mtlora(rank: int, total: int, gmacs: float) -> None
     ("rank", "task_rank", "total"),
     [
         (4, 4, 2_573_114),
-        (8, 8, 3_148_346),
-        (16, 16, 4_298_810),
+        pytest.param(*(8, 8, 3_148_346), marks=pytest.mark.slow),
+        pytest.param(*(16, 16, 4_298_810), marks=pytest.mark.slow),
         (16, 4, 3_469_370),
-        (32, 4, 4_664_378),
+        pytest.param(*(32, 4, 4_664_378), marks=pytest.mark.slow),
         (64, 4, 7_054_394),
     ],
 )
