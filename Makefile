@@ -49,10 +49,11 @@ bench: $(DEV_STAMP)  ## set up, then time branchtune against its limits and peer
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # One thread per process: small tensors gain nothing from a second one, and processes would fight for the cores. A file's
-# tests stay in one process, which makes its fixtures once; the longest files are among the first of the alphabet.
+# tests stay in one process, which makes its fixtures once; the longest files are among the first of the alphabet. Bytecode
+# is kept, even where PYTHONDONTWRITEBYTECODE would make every process that a test starts compile everything anew.
 test: $(DEV_STAMP)  ## set up, then run the quick tests
 	@echo "== test: quick suite, $(WORKERS) processes"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(DEV_STAMP)  ## set up, then run the tests marked slow (full-size models, long runs)
 	@echo "== test-slow: tests marked slow"
@@ -63,7 +64,7 @@ test-data: $(DEV_STAMP)  ## set up, then run the tests marked data (real data or
 	@$(BIN)/python -m pytest -m data $(ARGS)
 
 # Debian's Chromium is driven as it is: nothing is downloaded by Playwright.
-test-browser: $(DEV_STAMP)  ## set up, then open the report and the page in Chromium (installs it with apt-get where it is missing)
+test-browser: $(DEV_STAMP)  ## set up, then open report, page and documentation in Chromium (installs it with apt-get where it is missing)
 	@command -v chromium >/dev/null || { echo "== test-browser: installing Debian's chromium"; apt-get install -y -qq chromium >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "== test-browser: no chromium here" >&2; }
 	@echo "== test-browser: tests marked browser, screenshots in runs/screenshots"

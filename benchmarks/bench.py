@@ -127,9 +127,10 @@ class Bench:
         counted = found.counted(above, below)
         self.goal(name, wanted, found.over(above, below), True, found, (above, below), counted)
 
-    def within(self, name: str, wanted: float, found: Compared, above: str, below: str) -> None:
-        """The goal that `above` takes at most `wanted` times as long as `below`."""
-        self.goal(name, wanted, found.over(above, below), False, found, (above, below))
+    def within(self, name: str, wanted: float, found: Compared, above: str, below: str, counted: bool = False) -> None:
+        """The goal that `above` takes at most `wanted` times as long as `below`; on request with their operations."""
+        quotient = found.counted(above, below) if counted else None
+        self.goal(name, wanted, found.over(above, below), False, found, (above, below), quotient)
 
 
 def mebibytes(count: int) -> str:

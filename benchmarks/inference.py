@@ -50,7 +50,7 @@ def _against_the_limits(bench: Bench, name: str, shape: str, batch: int) -> None
         effort=TIGHT,
     )
     bench.note(what, name="merged where it pays", choices=chosen.describe().splitlines())
-    bench.within(f"folded over frozen work: {case}", 1.10, found, "folded, LoRA r=16", FROZEN)
+    bench.within(f"folded over frozen work: {case}", 1.10, found, "folded, LoRA r=16", FROZEN, counted=True)
     bench.within(f"merged over plain levels: {case}", 1.02, found, "merged", "plain levels, once per group")
     better = min(("folded, LoRA r=16", "merged"), key=lambda way: median(found.seconds[way]))
     bench.within(f"merge() over the better of folded and merged: {case}", 1.05, found, "merged where it pays", better)

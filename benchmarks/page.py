@@ -20,9 +20,10 @@ is the same quotient of floating-point operations, where arithmetic decides it. 
 both sides at the same commit; why it is missed is said below the table.
 """
 HEADING = ["goal", "wanted", "measured", "quartiles", "operations", "verdict"]
+HELD = ["comparison", "way", "time", "held MiB", "held"]
 NOTES = {
-    "training": "Four PEFT models keep four backbones resident, and their memory counts all four; that of one PEFT "
-    "backbone with switched adapters is in the JSON (`held_bytes`).",
+    "training": "Four PEFT models keep four backbones resident, and their memory counts all four. One PEFT backbone "
+    "with switched adapters has no goal; it is in the second table: time and memory of every way as multiples of ours.",
 }
 
 
@@ -57,6 +58,9 @@ def _device(path: Path) -> str:
         if goals:
             lines = [_line(path, goal, entry["commit"]) for goal in goals]
             parts.append(Cells("", HEADING, lines, labels=1).markdown())
+        held = _held(entry["measured"])
+        if held:
+            parts.append(Cells("", HELD, held, labels=2).markdown())
         reasons = _reasons(goals, sentences(path.parent, path.stem))
         if reasons:
             parts.append("\n".join(reasons))
@@ -79,6 +83,22 @@ def _line(path: Path, goal: Goal, commit: str | None) -> list[str]:
     quartiles = "-" if goal.low is None or goal.high is None else f"{goal.low:.3g} to {goal.high:.3g}"
     counted = "-" if goal.counted is None else f"{goal.counted:.3g}"
     return [goal.name, goal.bound, f"{goal.value:.3g}", quartiles, counted, _verdict(path, goal, commit)]
+
+
+def _held(measured: list[dict[str, Any]]) -> list[list[str]]:
+    """Time and memory with what is resident, as multiples of ours, of the comparisons that counted both."""
+    times = {(entry["what"], entry["name"]): entry["median"] for entry in measured if "median" in entry}
+    return [
+        [
+            entry["what"],
+            entry["name"],
+            f"{times[entry['what'], entry['name']]:.2f}",
+            f"{entry['held_bytes'] / 2**20:.0f}",
+            f"{entry['held_over_ours']:.2f}",
+        ]
+        for entry in measured
+        if "held_bytes" in entry
+    ]
 
 
 def _verdict(path: Path, goal: Goal, commit: str | None) -> str:

@@ -1,10 +1,10 @@
 """What semseg loses by sharing on NYU: its training loss and mIoU, with others in its group and without.
 
-python scripts/nyud_dilution.py
+python scripts/nyud_dilution.py [results/nyud]
 
-Reads results/nyud: metrics.log (every run's metrics.csv), comparison.json and cut_asked_for.json for the trees. Prints
-the table of its README, which a test holds against it. Trees that turned out equal gave equal numbers: such runs count
-once.
+Reads of the folder metrics.log (every run's metrics.csv), and for the trees comparison.json and, where it is there,
+cut_asked_for.json. Prints the table of its README, which a test holds against it. Trees that turned out equal gave
+equal numbers: such runs count once.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+import sys
 from pathlib import Path
 
 NYUD = Path(__file__).resolve().parents[1] / "results" / "nyud"
 TASK = "semseg"
 
 
-def runs() -> dict[str, tuple[float, float]]:
+def runs(folder: Path) -> dict[str, tuple[float, float]]:
     """By name of the run its last training loss and mIoU of semseg; without runs that do not train the backbone."""
     found = {}
-    for part in (NYUD / "metrics.log").read_text(encoding="utf-8").split("== ")[1:]:
+    for part in (folder / "metrics.log").read_text(encoding="utf-8").split("== ")[1:]:
         name, *lines = part.splitlines()
         rows = [row for row in csv.DictReader(lines) if row["task"] == TASK]
         if rows and not name.startswith("decoders"):
@@ -29,18 +30,19 @@ def runs() -> dict[str, tuple[float, float]]:
     return found
 
 
-def alone() -> set[str]:
+def alone(folder: Path) -> set[str]:
     """The runs in which semseg has no other task in its group at the last level."""
-    comparison = json.loads((NYUD / "comparison.json").read_text(encoding="utf-8"))
-    cut = json.loads((NYUD / "cut_asked_for.json").read_text(encoding="utf-8"))
+    comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    asked_for = folder / "cut_asked_for.json"
+    cut = json.loads(asked_for.read_text(encoding="utf-8")) if asked_for.exists() else []
     trees = {r["name"].partition("/")[2]: r["tree"] for results in comparison["runs"].values() for r in results}
     trees |= {f"cut-asked-for/{r['name'].partition('/')[2]}": r["tree"] for r in cut}
-    return {name for name in runs() if name not in trees or [TASK] in trees[name]["levels"][-1]}
+    return {name for name in runs(folder) if name not in trees or [TASK] in trees[name]["levels"][-1]}
 
 
-def table() -> str:
-    own = alone()
-    found = dict(sorted(runs().items()))
+def table(folder: Path = NYUD) -> str:
+    own = alone(folder)
+    found = dict(sorted(runs(folder).items()))
     distinct = {numbers: name for name, numbers in found.items()}
     once = {name: found[name] for name in distinct.values()}
     lines = ["| semseg in the last level | rate | runs | training loss | mIoU |", "|---|---:|---:|---:|---:|"]
@@ -64,4 +66,4 @@ def _spread(values: tuple[float, ...]) -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(table(*map(Path, sys.argv[1:2])))

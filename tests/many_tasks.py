@@ -21,7 +21,7 @@ def names_of(count: int) -> list[str]:
     return [f"task_{index:05}" for index in range(count)]
 
 
-def with_tasks(run: RunData, count: int) -> RunData:
+def with_tasks(run: RunData, count: int, epochs_of_conflict: int = EPOCHS) -> RunData:
     """The run with these tasks in one group, a metric, a loss and an affinity of each, and their conflict."""
     names, levels = names_of(count), run.model.tree.num_levels
     tree = TaskTree.shared(names, levels)
@@ -41,7 +41,7 @@ def with_tasks(run: RunData, count: int) -> RunData:
         {"level": level, "node": f"level {level}", "task_a": a, "task_b": b, "epoch": float(epoch), "cosine": 0.5}
         for level in range(levels)
         for a, b in itertools.combinations(names, 2)
-        for epoch in range(EPOCHS)
+        for epoch in range(epochs_of_conflict)
     ]
     return replace(
         run,

@@ -14,15 +14,15 @@ from fastapi import FastAPI
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    """Its address; its model is loaded."""
+def running(app: FastAPI, *, ready: bool = True) -> Iterator[str]:
+    """Its address; its model is loaded, unless the test does not wait for that."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         until(lambda: server.started)
         address = f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}"
-        until(lambda: httpx.get(f"{address}/health").json()["status"] == "ready")
+        until(lambda: not ready or httpx.get(f"{address}/health").json()["status"] == "ready")
         yield address
     finally:
         server.should_exit = True

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import MethodType
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -10,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import branchtune as bt
 from branchtune.adapters.comb import TASK_LAYERS, Comb
+from branchtune.backbone.spec import BackboneSpec
+from branchtune.branching import BranchedBackbone
 from small_model import small_model, small_swin
 
 TASKS = ("a", "b", "c")
@@ -218,6 +224,39 @@ def test_extras_train_in_streams_too() -> None:
     assert last.weight.grad.abs().max() > 0
 
 
+def test_a_forward_of_ones_own_on_a_block_acts_in_the_streams_too() -> None:
+    def twice(block: nn.Module, x: Tensor) -> Tensor:
+        return 2 * type(block).forward(block, x)
+
+    backbone, x = small_swin().double(), images()
+    plain, comb = bt.LoRA(r=2), Comb(r=2, r_task=2)
+    for level in range(4):
+        block = backbone.layers[level].blocks[0]
+        block.forward = MethodType(twice, block)
+    spec = bt.trace_backbone(backbone)
+    features = [
+        BranchedBackbone(backbone, spec, bt.TaskTree.shared(TASKS, 4), adapter).double().eval()(x)["a"]
+        for adapter in (plain, comb)
+    ]
+    for found, expected in zip(*features, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_streams_follow_weights_that_are_put_in_place_of_others(assign: bool) -> None:
+    model, other = comb_model(extras=["norms"]), comb_model(extras=["norms"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    expected, state = model(images()), model.state_dict()
+    found = torch.func.functional_call(other, state, (images(),))
+    other.load_state_dict(state, assign=assign)
+    for name, output in other(images()).items():
+        assert torch.equal(output, expected[name])
+        assert torch.equal(found[name], expected[name])
+
+
 def test_saved_and_loaded_it_answers_the_same(tmp_path: object) -> None:
     model = comb_model()
     model.save_pretrained(f"{tmp_path}/model")
@@ -232,17 +271,25 @@ def small_swin_of(model: bt.MultiTaskModel) -> nn.Module:
     return swin
 
 
+@cache
+def published() -> tuple[nn.Module, BackboneSpec]:
+    """The backbone of the published models; nothing may change it."""
+    backbone = timm.create_model("swin_tiny_patch4_window7_224", img_size=448, num_classes=0)
+    return backbone, bt.trace_backbone(backbone, levels="after_merging")
+
+
+def published_model(comb: Comb, extras: list[str]) -> bt.MultiTaskModel:
+    backbone, spec = published()
+    tasks = [bt.SemanticSegmentation("s", num_classes=21), bt.HumanParts("h"), bt.Saliency("l"), bt.Normals("n")]
+    return bt.MultiTaskModel(backbone, tasks, adapter=comb, decoder=bt.HRNetDecoder(), extras=extras, spec=spec)
+
+
 @pytest.mark.parametrize(
     ("rank", "total", "gmacs"), [(16, 4_953_146, 26.6), (32, 6_083_642, 28.1), (64, 8_344_634, 31.0)]
 )
 def test_published_counts_of_mtlora(rank: int, total: int, gmacs: float) -> None:
-    backbone = timm.create_model("swin_tiny_patch4_window7_224", img_size=448, num_classes=0)
-    tasks = [bt.SemanticSegmentation("s", num_classes=21), bt.HumanParts("h"), bt.Saliency("l"), bt.Normals("n")]
     extras = ["norms", "patch_embed", "relative_position", "patch_merging"]
-    comb = Comb(r=rank, lora_alpha=4.0 * rank, r_task=4, task_alpha=16.0)
-    model = bt.MultiTaskModel(
-        backbone, tasks, adapter=comb, decoder=bt.HRNetDecoder(), extras=extras, levels="after_merging"
-    )
+    model = published_model(Comb(r=rank, lora_alpha=4.0 * rank, r_task=4, task_alpha=16.0), extras)
     counts = model.count_parameters()
     assert counts["adapters"] == 70_656 * rank + 276_480
     assert counts["adapters"] + counts["extras"] + counts["decoders"] == total
@@ -253,22 +300,18 @@ def test_published_counts_of_mtlora(rank: int, total: int, gmacs: float) -> None
     ("rank", "task_rank", "total"),
     [
         (4, 4, 2_573_114),
-        (8, 8, 3_148_346),
-        (16, 16, 4_298_810),
+        pytest.param(*(8, 8, 3_148_346), marks=pytest.mark.slow),
+        pytest.param(*(16, 16, 4_298_810), marks=pytest.mark.slow),
         (16, 4, 3_469_370),
-        (32, 4, 4_664_378),
+        pytest.param(*(32, 4, 4_664_378), marks=pytest.mark.slow),
         (64, 4, 7_054_394),
     ],
 )
 def test_published_counts_of_mtlora_plus(rank: int, task_rank: int, total: int) -> None:
     """LoRA on the reductions too, which are frozen."""
-    backbone = timm.create_model("swin_tiny_patch4_window7_224", img_size=448, num_classes=0)
-    tasks = [bt.SemanticSegmentation("s", num_classes=21), bt.HumanParts("h"), bt.Saliency("l"), bt.Normals("n")]
     extras = ["norms", "patch_embed", "relative_position"]
     comb = Comb(r=rank, lora_alpha=4.0 * rank, r_task=task_rank, task_alpha=4.0 * task_rank, target_modules=PLUS)
-    model = bt.MultiTaskModel(
-        backbone, tasks, adapter=comb, decoder=bt.HRNetDecoder(), extras=extras, levels="after_merging"
-    )
+    model = published_model(comb, extras)
     counts = model.count_parameters()
     assert counts["adapters"] == (70_656 + 4_032) * rank + 69_120 * task_rank
     assert counts["adapters"] + counts["extras"] + counts["decoders"] == total
@@ -277,9 +320,15 @@ def test_published_counts_of_mtlora_plus(rank: int, task_rank: int, total: int) 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [({"r_task": 0}, "r_task must be at least 1"), ({"task_alpha": 0.0}, "task_alpha must be finite")],
+    [
+        ({"r_task": 0}, "r_task must be at least 1"),
+        ({"r_task": 2.5}, "r_task must be a whole number"),
+        ({"r_task": True}, "r_task must be a whole number"),
+        ({"task_alpha": 0.0}, "task_alpha must be finite"),
+        ({"task_alpha": "16"}, "task_alpha must be a number"),
+    ],
 )
-def test_settings_out_of_range(arguments: dict[str, float], expected: str) -> None:
+def test_settings_out_of_range(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(bt.UserError, match=expected):
         Comb(**arguments)
 

@@ -99,3 +99,9 @@ def test_no_batch_and_infinite_loss_are_refused() -> None:
     loader[1]["b"][:] = torch.inf
     with pytest.raises(UserError, match=r"task 'b' became inf at step 2 .*\(samples s4, s5, s6, s7\)"):
         fit_decoders(model_of(), loader, 2, 1e-2)
+
+
+def test_no_batch_is_taken_beyond_the_steps() -> None:
+    loader = iter(constant(1.0) * 3)
+    fit_decoders(model_of(), loader, 4, 1e-2)
+    assert len(list(loader)) == 2

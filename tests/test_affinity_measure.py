@@ -15,10 +15,12 @@ from affinity_cases import PLAIN_LEVELS, Fit, Plain, batches, drop_labels, swin
 from branchtune.adapters.bottleneck import Bottleneck
 from branchtune.adapters.lora import LoRA
 from branchtune.affinity import Affinity, measure_affinity
+from branchtune.backbone.spec import Site
 from branchtune.decoders.light import LightDecoder
 from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
 from branchtune.planning import plan
+from branchtune.reach import Nodes
 from branchtune.tasks.task import Task
 
 SMALL = LightDecoder(dim=8)
@@ -194,6 +196,19 @@ def test_other_adapter_families_are_measured_too() -> None:
     found = measure(TASKS[:2], batches(TASKS[:2]), swin(), adapter=Bottleneck(reduction=8))
     assert found.per_level.shape == (4, 2, 2)
     assert (np.diagonal(found.per_level, axis1=1, axis2=2) != 0).all()
+
+
+class Late(LoRA):
+    """LoRA that leaves level 0 as it is."""
+
+    def apply(self, site: Site, nodes: Nodes, inputs: Tensor, output: Tensor) -> Tensor:
+        return output if site.level == 0 else super().apply(site, nodes, inputs, output)
+
+
+def test_a_lora_with_an_update_of_its_own_is_measured_with_it() -> None:
+    found = measure(TASKS[:2], batches(TASKS[:2]), adapter=Late(r=2))
+    assert (found.per_level[0] == 0).all()
+    assert (found.per_level[1:] != 0).all()
 
 
 def test_cost_and_progress_are_told() -> None:

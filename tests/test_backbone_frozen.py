@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import branchtune as bt
 from contract_backbones import CONTRACTS, TASKS, TREES, four_tasks, grow, randomise, weighted_sum
+from kept_inputs import keeping_all
 
 LORA = bt.LoRA(r=2)
 
@@ -101,7 +104,7 @@ def test_nothing_before_the_first_trainable_parameter_keeps_activations(name: st
     before_first_site: list[int] = []
     saved = {}
     for model in (everywhere, late):
-        with SavedBytes(model) as bytes_saved:
+        with SavedBytes(model) as bytes_saved, keeping_all() if model is everywhere else nullcontext():
             if model is late:
                 first_site.register_forward_pre_hook(lambda *_: before_first_site.append(bytes_saved.count))
             features = model.backbone(contract.images(2))

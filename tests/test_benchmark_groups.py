@@ -11,6 +11,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import __main__ as command
+from benchmarks import startup
 from benchmarks.bench import Bench
 from benchmarks.compiled import examine, subject
 from benchmarks.results import Results
@@ -36,6 +37,17 @@ def test_the_cheapest_group_runs(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # as when the benchmarks run
 def test_every_group_runs(tmp_path: Path, group: str) -> None:
     runs(group, tmp_path / "cpu.json")
+
+
+@pytest.mark.slow
+def test_starting_takes_no_longer_than_wanted() -> None:
+    """The goals of the group "startup"; a busy machine only adds to the times, so that the lower quartile counts."""
+    bench = Bench(torch.device("cpu"), rounds=3, small=True)
+    startup.measure(bench)
+    assert [goal.wanted for goal in bench.goals] == [2.0, 1.0]
+    for goal in bench.goals:
+        assert goal.low is not None
+        assert goal.low <= goal.wanted, f"{goal.name}: {goal.low:.2f}, wanted {goal.bound}"
 
 
 @pytest.mark.slow

@@ -204,6 +204,18 @@ def test_a_counted_miss_needs_the_sentence_alone(tmp_path: Path, runs: dict[str,
     assert "| MISS |" in str(page.page(tmp_path))
 
 
+def test_the_page_has_what_every_way_holds(tmp_path: Path, runs: dict[str, Any]) -> None:
+    out = tmp_path / "cpu.json"
+    run(out, "first")
+    entry = Results(out).groups()["first"]
+    entry["measured"] += [
+        {"what": "step", "name": "peer", "median": 2.5},
+        {"what": "step", "name": "peer", "held_bytes": 3 * 2**20, "held_over_ours": 1.5},
+    ]
+    Results(out).put("first", entry)
+    assert "| step | peer | 2.50 | 3 | 1.50 |" in str(page.page(tmp_path))
+
+
 def test_every_committed_miss_is_explained() -> None:
     assert [line for path in RESULTS.glob("*.json") for line in unexplained(path)] == []
 

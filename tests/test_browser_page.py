@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from branchtune.serving.app import create_app
 from branchtune.serving.examples import Example
 from branchtune.serving.limits import Limits
+from branchtune.serving.served import Served
 from browser import needs_chromium, opened, screenshot, serious_violations
 from running_server import running
 from served_model import encoded, image_level_served, loader, small_served
@@ -78,6 +80,80 @@ def test_a_person_tries_the_model(address: str) -> None:
         assert page.locator("figure").count() == 0
         page.get_by_role("checkbox", name="c", exact=True).check()
         page.locator("figure[data-task=c]").wait_for()
+
+
+def test_scores_of_classes_are_there_to_download(address: str) -> None:
+    with opened() as page:
+        page.goto(address)
+        page.get_by_text("Choose an image, or drop one.").wait_for()
+        upload(page, "photo.png", picture(0))
+        page.locator("figure").nth(2).wait_for()
+        buttons = page.get_by_role("button", name="as scores.npy")
+        assert buttons.count() == 1  # of the three tasks one has classes
+        with page.expect_download() as download:
+            buttons.click()
+        assert download.value.suggested_filename == "photo.c.scores.npy"
+        scores = np.load(download.value.path())
+        assert scores.shape == (3, 120, 160)
+        assert scores.dtype == np.float32
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download c as npy").click()
+        np.testing.assert_array_equal(np.load(download.value.path()), scores.argmax(0))
+
+
+DROPPED = """([bytes, name, type]) => {
+  const transfer = new DataTransfer();
+  if (bytes) transfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
+  return transfer;
+}"""
+
+
+def drop(page: Any, data: bytes | None, name: str = "", kind: str = "image/png") -> None:
+    """What Chromium sends where a file, or None for a piece of text, is dragged over the outputs and let go there."""
+    transfer = page.evaluate_handle(DROPPED, [None if data is None else list(data), name, kind])
+    outputs = page.locator("#outputs")
+    outputs.dispatch_event("dragenter", {"dataTransfer": transfer})
+    outputs.dispatch_event("dragover", {"dataTransfer": transfer})
+    assert "dragging" in page.locator("body").get_attribute("class")
+    outputs.dispatch_event("drop", {"dataTransfer": transfer})
+    assert "dragging" not in page.locator("body").get_attribute("class")
+
+
+def test_an_image_is_dropped_anywhere(address: str) -> None:
+    with opened(refused=True) as page:
+        page.goto(address)
+        page.get_by_role("button", name="example room.png").click()
+        page.get_by_alt_text("a of room.png").wait_for()
+        drop(page, picture(0), "dropped.png")
+        page.get_by_text("dropped.png, 120 pixels high and 160 wide").wait_for()
+        page.get_by_alt_text("a of dropped.png").wait_for()
+        assert page.locator("#examples button[aria-pressed=true]").count() == 0
+        drop(page, None)
+        drop(page, b"this is a text", "notes.txt", "text/plain")
+        page.get_by_role("alert").get_by_text("notes.txt: this file is no image that can be read here").wait_for()
+        page.get_by_text("The outputs are those of dropped.png.").wait_for()
+        page.get_by_alt_text("a of dropped.png").wait_for()
+
+
+def test_a_drag_that_leaves_the_page_or_comes_before_the_model_is_no_drop(tmp_path: Path) -> None:
+    loaded = threading.Event()
+    served = small_served(tmp_path)
+
+    def late() -> Served:
+        loaded.wait(60)
+        return served
+
+    with running(create_app(late), ready=False) as address, opened(refused=True) as page:
+        page.goto(address)
+        page.get_by_text("The model is loading").wait_for()
+        drop(page, picture(0), "early.png")
+        page.get_by_role("status").get_by_text("The model is loading").wait_for()
+        page.locator("body").dispatch_event("dragover")
+        page.locator("body").dispatch_event("dragleave")
+        assert "dragging" not in page.locator("body").get_attribute("class")
+        loaded.set()
+        page.get_by_text("Choose an image, or drop one.").wait_for()
+        assert page.locator("figure").count() == 0
 
 
 def test_what_is_refused_is_said_and_the_page_goes_on(address: str) -> None:

@@ -59,6 +59,16 @@ def test_a_node_shows_its_details_by_pointer_and_by_keyboard(pages: dict[str, st
         assert page.locator("#tree-1-tip").is_visible()
 
 
+def test_the_rows_of_a_wide_table_keep_their_names_on_a_phone(pages: dict[str, str]) -> None:
+    with opened(390) as page:
+        page.goto(pages["comparison"])
+        table = page.locator(".scroll").first
+        scrolled = table.evaluate("(one) => { one.scrollLeft = 300; return one.scrollLeft; }")
+        assert scrolled > 100
+        name, box = table.locator("th[scope=row]").first.bounding_box(), table.bounding_box()
+        assert name["x"] == pytest.approx(box["x"], abs=1)
+
+
 def test_the_button_changes_the_colours(pages: dict[str, str]) -> None:
     with opened() as page:
         page.goto(pages["report"])

@@ -125,6 +125,15 @@ def test_a_bad_image_hides_no_bad_label(
     assert "2 problems" in captured.err
 
 
+def test_skipping_is_advised_where_it_helps(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unlink(root)
+    assert check(root) == 2
+    assert "data.on_bad=skip trains without them" in capsys.readouterr().err
+    (root / "gt_sets" / "val.txt").write_text("")
+    assert check(root) == 2
+    assert "on_bad" not in capsys.readouterr().err
+
+
 def test_what_is_skipped_is_counted_in_images() -> None:
     problems = [Problem("train", "a", "missing file", f"{name}/a is missing") for name in ("x", "y", "z", "w")]
     assert describe_skipped(problems).startswith("skipped 1 image (missing file 4): x/a is missing; y/a")

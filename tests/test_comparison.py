@@ -19,6 +19,7 @@ import pytest
 
 from branchtune.cli.main import main
 from branchtune.comparison.outcome import outcome, provenance
+from branchtune.comparison.pareto import front
 from branchtune.comparison.result import Comparison
 from branchtune.comparison.summary import Spread, advantage, delta_ms, rows
 from branchtune.comparison.tables import verdict
@@ -192,6 +193,12 @@ def test_the_interval_is_students(count: int, quantile: float) -> None:
     assert Spread(0.0, 1.0, count).margin == pytest.approx(quantile / math.sqrt(count), rel=1e-3)
 
 
+def test_the_front_holds_what_no_method_beats() -> None:
+    beaten = [(1.0, -2.0), (3.0, 4.0), (4.0, 3.0)]  # one of them by a method of the same cost
+    assert front([(3.0, 4.0), (1.0, 2.0), (2.0, 4.0), *beaten]) == [(1.0, 2.0), (2.0, 4.0)]
+    assert front([(1.0, 2.0), (1.0, 2.0)]) == [(1.0, 2.0)]
+
+
 def test_verdicts() -> None:
     assert verdict(Spread(1.0, 0.1, 4)) == "ahead"
     assert verdict(Spread(-1.0, 0.1, 4)) == "behind"
@@ -216,6 +223,18 @@ def test_bad_input(argument: str, expected: str, tmp_path: Path, capsys: pytest.
     assert main(["compare", str(config), argument]) == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_and_a_comparison_do_not_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, folder = write_config(tmp_path), tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    shutil.copy(config, folder / "config.yaml")
+    assert main(["compare", str(config), "--quiet", "--methods=[shared]"]) == 2
+    assert f"{folder} holds a run, whose report.html" in capsys.readouterr().err
+    (folder / "config.yaml").rename(folder / "comparison.json")
+    assert main(["fit", str(config), "--quiet"]) == 2
+    assert f"{folder} holds a comparison, whose report.html" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["comparison.json"]
 
 
 def test_a_damaged_comparison_is_named(compared: Path, tmp_path: Path) -> None:

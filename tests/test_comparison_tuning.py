@@ -13,7 +13,7 @@ from branchtune.comparison.methods import with_rate
 from branchtune.comparison.outcome import outcome
 from branchtune.comparison.result import Comparison, Tuning
 from branchtune.settings import Settings
-from compared import METHODS, RATES
+from compared import METHODS, RATES, TWO
 from tiny_run import write_config
 
 
@@ -27,7 +27,7 @@ def test_controls_take_the_rate_of_the_planned_tree_without_a_trial_of_their_own
 
 
 def test_a_control_without_the_planned_tree_is_tuned_itself(compared: Path) -> None:
-    arguments = ["--methods=[random]", "--seeds=[0]", "--quiet", "--name=alone", "--grid=[1,3]"]
+    arguments = ["--methods=[random]", "--seeds=[0]", "--quiet", "--name=alone", "--grid=[1,3]", *TWO]
     assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 0
     alone = Comparison.load(compared / "runs" / "alone" / "comparison.json")
     assert set(alone.tuning["random"].scores) == {"1", "3"}
@@ -39,7 +39,7 @@ def test_rates_of_the_planned_tree_serve_its_controls(compared: Path, comparison
     content["tuning"].pop("anti")
     rates = compared / "rates.json"
     rates.write_text(json.dumps(content))
-    arguments = ["--methods=[anti]", "--seeds=[0]", "--quiet", "--name=controls", f"--rates={rates}"]
+    arguments = ["--methods=[anti]", "--seeds=[0]", "--quiet", "--name=controls", f"--rates={rates}", *TWO]
     assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 0
     found = Comparison.load(compared / "runs" / "controls" / "comparison.json")
     assert found.tuning["anti"].factor == comparison.tuning["branched"].factor
@@ -82,20 +82,22 @@ def test_the_tuned_rate_is_the_one_that_the_method_trains_with(compared: Path) -
         assert {key: rates[key] for key in RATES} == pytest.approx(expected), method
 
 
+@pytest.mark.parametrize("seeds", [[1], pytest.param([0, 1], marks=pytest.mark.slow)], ids=["one seed", "two seeds"])
 def test_several_processes_give_the_same_numbers_and_take_over_tuned_rates(
-    compared: Path, comparison: Comparison
+    compared: Path, comparison: Comparison, seeds: list[int]
 ) -> None:
-    stored = compared / "runs" / "versus" / "comparison.json"
-    arguments = [f"--methods={METHODS[:2]}".replace("'", ""), "--seeds=[0,1]", "--quiet", "--name=parallel"]
+    stored, name = compared / "runs" / "versus" / "comparison.json", f"parallel-{len(seeds)}"
+    arguments = [f"--methods={METHODS[:2]}".replace("'", ""), f"--seeds={seeds}", "--quiet", f"--name={name}"]
     config = str(compared / "tiny.yaml")
     assert main(["compare", config, *arguments, "--workers=2", "--grid=[1,3]", f"--rates={stored}"]) == 0
-    again = Comparison.load(compared / "runs" / "parallel" / "comparison.json")
+    again = Comparison.load(compared / "runs" / name / "comparison.json")
     assert again.tuning == {method: comparison.tuning[method] for method in ("single", *METHODS[:2])}
-    assert again.reference.metrics == pytest.approx(comparison.reference.metrics)
+    for task, values in comparison.reference.settings["values"].items():
+        assert again.reference.settings["values"][task] == pytest.approx([values[seed] for seed in seeds])
     for method in METHODS[:2]:
-        for ours, theirs in zip(again.runs[method], comparison.runs[method], strict=True):
-            assert ours.heads == pytest.approx(theirs.heads)
-    shared = compared / "runs" / "parallel" / f"shared-x{again.tuning['shared'].factor:g}-1"
+        for seed, ours in zip(seeds, again.runs[method], strict=True):
+            assert ours.heads == pytest.approx(comparison.runs[method][seed].heads)
+    shared = compared / "runs" / name / f"shared-x{again.tuning['shared'].factor:g}-1"
     assert "fit decoders" not in (shared / "log.txt").read_text()  # those of the planned tree
 
 
@@ -113,7 +115,7 @@ def test_a_rate_that_diverges_loses_and_is_not_tried_again(
     compared: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"wild{workers}"
-    arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", f"--name={name}", f"--workers={workers}"]
+    arguments = ["--methods=[decoders]", "--seeds=[0]", "--quiet", f"--name={name}", f"--workers={workers}", *TWO]
     command = ["compare", str(compared / "tiny.yaml"), *arguments, "--grid=[1e30,1]"]
     assert main(command) == 0
     folder = compared / "runs" / name

@@ -29,7 +29,9 @@ def gradients(model: bt.MultiTaskModel, call: Any, x: Tensor) -> dict[str, Tenso
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
 
 
-@pytest.mark.parametrize("adapter", [bt.LoRA(r=2), bt.Comb(r=2, r_task=2)], ids=["lora", "comb"])
+@pytest.mark.parametrize(
+    "adapter", [pytest.param(bt.LoRA(r=2), marks=pytest.mark.slow), bt.Comb(r=2, r_task=2)], ids=["lora", "comb"]
+)
 @pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["inference", "training"])
 def test_a_tree_is_one_graph(adapter: bt.LoRA, training: bool) -> None:
     model = small_model(adapter=adapter).train(training)

@@ -13,9 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from browser import needs_chromium, opened, screenshot
+from browser import needs_chromium, opened, screenshot, serious_violations
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tables whose last columns a reader would have to scroll to.
+HIDDEN = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
+  .filter((one) => one.scrollWidth > one.clientWidth)
+  .map((one) => one.innerText.slice(0, 80))"""
+# One of every kind, and the widest.
+PAGES = ("index", "tutorial", "configuration", "tree", "results", "api/index", "api/model", "api/metrics")
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +76,23 @@ class Silent(SimpleHTTPRequestHandler):
 @pytest.mark.browser
 @needs_chromium
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
-def test_pages_are_readable_and_search_works(site: Path, width: int, dark: bool) -> None:
+def test_pages_are_readable_have_no_serious_finding_and_search_works(site: Path, width: int, dark: bool) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     try:
         with opened(width, dark) as page:
-            for name in ("tutorial", "configuration", "tree", "results", "api/index", "api/model", "api/metrics"):
+            findings = {}
+            for name in PAGES:
                 page.goto(f"{address}/{name}.html")
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, (
                     f"{name} is wider than the screen"
                 )
+                if width > 1000:
+                    assert page.evaluate(HIDDEN) == []
                 screenshot(page, f"docs-{name.replace('/', '-')}-{width}-{'dark' if dark else 'light'}")
+                findings[name] = serious_violations(page)
+            assert not any(findings.values()), findings
             page.keyboard.press("/")
             page.keyboard.type("adapter_share")
             page.wait_for_selector(".md-search-result__item")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import timm
 import torch
@@ -204,6 +206,21 @@ def test_peft_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs peft: pip install 'branchtune\[peft\]'"):
         bt.export_peft(tokens_model(), tmp_path / "out")
+
+
+def test_warnings_that_torch_logs_about_other_packages_are_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, plain, shown = logging.getLogger("torch.utils._pytree"), peft.get_peft_model, list[Any]()
+
+    def with_torchao(*arguments: Any) -> Any:
+        logger.warning("<enum 'KernelPreference'> is an Enum subclass")  # where peft imports torchao for the first time
+        return plain(*arguments)
+
+    monkeypatch.setattr(logger, "handle", shown.append)
+    monkeypatch.setattr(peft, "get_peft_model", with_torchao)
+    bt.export_peft(tokens_model(), tmp_path / "out")
+    assert shown == []
 
 
 def test_the_command_on_a_run(

@@ -12,6 +12,7 @@ from PIL import Image
 
 import branchtune as bt
 from branchtune.data.folder import FolderFiles
+from branchtune.data.source import refuse
 from branchtune.data.stored import StoredSamples
 from branchtune.errors import UserError
 from folder_tree import HEIGHT, SPLITS, WIDTH, folder_tasks, write_folder_tree
@@ -68,6 +69,23 @@ def test_a_partial_label_may_be_missing_and_others_may_not(root: Path):
     assert [id_ for id_, _ in source.missing(["a", "b"])] == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("copy", "names"),
+    [("images/a.jpg", "images/a.jpg and images/a.png"), ("height/a.png", "height/a.png and height/a.npy")],
+)
+def test_two_files_of_one_id_are_named_and_refused(root: Path, copy: str, names: str):
+    """One of them would be read, and nobody would know which."""
+    (root / copy).write_bytes(b"")
+    source = FolderFiles(root)
+    assert source.missing(["a", "b"]) == []
+    found = [problem for problem in source.describe_split("train") if problem.kind == "several files"]
+    assert [(problem.id, problem.text) for problem in found] == [("a", f"{root}: {names} are of one id, keep one")]
+    with pytest.raises(UserError, match=f"1 id is stored more than once in split 'train': {names}"):
+        refuse(source, "train", found)
+    source.keep_labels(["semseg"])
+    assert bool(source.ambiguous(["a"])) == copy.startswith("images")
+
+
 def test_normals_of_8_bits_are_colours_and_axes_can_be_flipped(root: Path):
     declare(root, "normals: {kind: normals, flip: [y, z]}")
     (root / "normals" / "a.npy").unlink()
@@ -82,6 +100,16 @@ def test_ignored_values_may_be_negative_and_classes_of_any_integer_type(root: Pa
     (root / "semseg" / "a.png").unlink()
     np.save(root / "semseg" / "a.npy", np.where(np.eye(*SHAPE) == 1, -1, 12).astype(np.int64))
     assert torch.equal(first(root)["semseg"] == 255, torch.from_numpy(np.eye(*SHAPE) == 1))
+
+
+@pytest.mark.parametrize("mark", ["0.1", "-3.4028235e+38", "-9999.9"])  # none of them is a float32
+@pytest.mark.parametrize("kind", [np.float32, np.float64, ">f4"])
+def test_ignored_values_are_those_that_the_file_can_hold(root: Path, mark: str, kind: Any):
+    declare(root, f"height: {{kind: values, ignore: {mark}}}")
+    stored = np.full(SHAPE, 2.0).astype(kind)
+    stored[3, 4] = float(mark)
+    np.save(root / "height" / "a.npy", stored)
+    assert first(root)["height"].isnan().nonzero().tolist() == [[3, 4]]
 
 
 def test_values_are_scaled_before_their_range_is_checked(root: Path):
@@ -106,8 +134,11 @@ def test_splits_and_folders_have_other_names_where_the_file_says_so(root: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no keys"),
+        ("", "dataset.yaml holds no keys, it declares the tasks of the data"),
         ("tasks: {}", "tasks is empty"),
+        ("tasks: [depth]", r"tasks: expected keys and values, found \['depth'\]"),
+        ("tasks: {d: {kind: depth}}\ntasks: {e: {kind: depth}}", "line 2, column 1: the key 'tasks' is there twice"),
+        ("tasks: {d: {kind: depth, kind: values}}", "line 1, column 26: the key 'kind' is there twice"),
         ("task: {}", "unknown key in .* 'task': did you mean 'tasks'"),
         ("tasks: {image: {kind: depth}}", r"a label cannot be named 'image': a sample uses the keys \('id', 'image'\)"),
         ("tasks: {id: {kind: depth}}", "a label cannot be named 'id'"),
@@ -173,7 +204,7 @@ def test_a_wrong_declaration_is_named(root: Path, text: str, message: str):
         ("semseg", np.zeros((*SHAPE, 2)), "expected numbers"),
         ("depth", np.full(SHAPE, -3.0), "value -0.003"),
         ("depth", np.full(SHAPE, 2e6), "value 2000"),
-        ("normals", np.full((*SHAPE, 3), 2.0), "value 3.4641"),
+        ("normals", np.full((*SHAPE, 3), 2.0), "length 3.4641 at row 0, column 0 is not that of a unit normal"),
         ("normals", np.ones(SHAPE), "expected .H, W, 3."),
         ("normals", np.full((*SHAPE, 3), "0.1"), "<U3 .12, 16, 3., expected .H, W, 3."),
         ("normals", np.zeros((*SHAPE, 3), complex), "complex128"),
@@ -185,6 +216,13 @@ def test_a_value_outside_the_declaration_is_named_with_its_place(root: Path, nam
     (root / name / "a.png").unlink(missing_ok=True)
     np.save(root / name / "a.npy", array)
     with pytest.raises(UserError, match=f"{name}/a.npy: .*{message}"):
+        first(root)
+
+
+def test_a_label_that_lies_on_the_turned_image_is_told_so(root: Path):
+    (root / "semseg" / "a.png").unlink()
+    np.save(root / "semseg" / "a.npy", np.zeros((WIDTH, HEIGHT)))
+    with pytest.raises(UserError, match="bring both to one size: images are taken as stored, whatever EXIF data say"):
         first(root)
 
 

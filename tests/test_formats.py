@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -106,10 +104,11 @@ def test_another_format_is_refused(finished: Path, capsys: Captured) -> None:
     assert "format" in error
 
 
-def test_a_terminal_without_unicode_gets_ascii(finished: Path) -> None:
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
-    command = [sys.executable, "-m", "branchtune", "plan", str(run_of(finished)), "--groups=[1,1,1,2]"]
-    done = subprocess.run(command, capture_output=True, check=True, env=environment)
-    text = done.stdout.decode("ascii")
+def test_a_terminal_without_unicode_gets_ascii(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["plan", str(run_of(finished)), "--groups=[1,1,1,2]"]) == 0
+    text = printed.getvalue().decode("ascii")
     assert "+-0." in text
     assert "`-o" in text

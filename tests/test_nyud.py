@@ -175,7 +175,13 @@ def test_a_missing_root_is_named(tmp_path: Path):
 
 def test_a_missing_split_file_is_named(root: Path):
     (root / "gt_sets" / "val.txt").unlink()
-    with pytest.raises(UserError, match=r"val\.txt: cannot be read"):
+    with pytest.raises(UserError, match=r"val\.txt: cannot be read \(No such file or directory\)"):
+        load(root, "val")
+
+
+def test_a_list_that_is_no_text_is_named(root: Path):
+    (root / "gt_sets" / "val.txt").write_bytes(b"\xff\xfe0\x00")
+    with pytest.raises(UserError, match=r"val\.txt: cannot be read \(no UTF-8 text\)"):
         load(root, "val")
 
 
@@ -251,7 +257,9 @@ BAD_FILES = {
     "normals that are infinite": ("normals/0000.npy", save_npy(np.full((*SHAPE, 3), -np.inf)), "value -inf"),
     "edges of another value": ("edge/0000.npy", save_npy(np.full(SHAPE, 0.5)), "value 0.5"),
     "edges that are NaN": ("edge/0000.npy", save_npy(np.full(SHAPE, np.nan)), "value nan"),
-    "edges with a channel": ("edge/0000.npy", save_npy(np.ones((*SHAPE, 1))), r"shape \(12, 16, 1\)"),
+    "edges of records": ("edge/0000.npy", save_npy(np.zeros(SHAPE, [("a", "f4")])), "expected .H, W. of 0 and 1"),
+    "edges of complex numbers": ("edge/0000.npy", save_npy(np.ones(SHAPE, complex)), "complex128"),
+    "edges with a channel": ("edge/0000.npy", save_npy(np.ones((*SHAPE, 1))), r"\[12, 16, 1\], expected"),
 }
 
 

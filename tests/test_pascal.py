@@ -281,8 +281,14 @@ def test_only_the_files_of_the_tasks_are_needed(root: Path):
 )
 def test_a_missing_file_is_named_when_the_set_is_opened(root: Path, task: str, file: str):
     (root / file).unlink()
-    with pytest.raises(UserError, match=f"1 files of split 'train' are missing \\({file}"):
+    with pytest.raises(UserError, match=f"1 file of split 'train' is missing \\({file}"):
         load(root, tasks=only(task))
+
+
+def test_a_missing_file_of_two_labels_is_one_file(root: Path):
+    (root / "pascal-context" / "trainval" / f"{EVEN}.mat").unlink()
+    with pytest.raises(UserError, match="1 file of split 'train' is missing"):
+        load(root)
 
 
 def save_png(array: np.ndarray) -> Callable[[Path], None]:
@@ -329,6 +335,12 @@ BAD_FILES: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
         "pascal-context/trainval/{}.mat",
         save_mat(LabelMap=np.ones((2, 3, 4))),
         "[2, 3, 4]",
+    ),
+    "a label map with NaN": (
+        "edge",
+        "pascal-context/trainval/{}.mat",
+        save_mat(LabelMap=np.full(SHAPE, np.nan)),
+        "LabelMap holds nan, expected whole numbers",
     ),
     "a label map cut short": ("edge", "pascal-context/trainval/{}.mat", lambda p: p.write_bytes(b"MATLAB"), "decoded"),
     "saliency in colour": ("sal", "sal_distill/{}.png", save_png(np.zeros((*SHAPE, 3), np.uint8)), "mode is RGB"),

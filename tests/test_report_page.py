@@ -146,6 +146,28 @@ def test_a_page_of_sixteen_tasks_stays_below_five_megabytes(finished: Path) -> N
     assert 3e6 < len(html.encode()) < 5e6
 
 
+@pytest.mark.parametrize("count", [48, 150])
+def test_a_page_of_many_tasks_stays_below_five_megabytes(finished: Path, count: int) -> None:
+    run = with_tasks(read_run(run_of(finished)), count, epochs_of_conflict=1)
+    html = run_page(run, noisy_gallery(count, 64, 64))
+    assert 1e6 < len(html.encode()) < 5e6
+    said = " ".join(html.split())
+    cases = html.count('<article class="case">')
+    assert cases >= 2
+    assert "To keep this page below 5 MB, " in said
+    assert cases == 6 or f" {cases // 2} of 3 best and {cases // 2} of 3 worst images are shown." in said
+    assert "all are in affinity.json" in said
+    assert "all are in conflict.csv" in said
+    assert html.count('<figure class="heat-picture">') == (4 if count < 60 else 5)
+
+
+def test_a_page_of_more_tasks_than_pictures_fit_into_says_so(finished: Path) -> None:
+    run = with_tasks(read_run(run_of(finished)), 16, epochs_of_conflict=1)
+    html = run_page(run, noisy_gallery(900, 32, 32))
+    assert "No gallery: the pictures of 900 tasks are too many for a page of 5 MB." in html
+    assert len(html.encode()) < 5e6
+
+
 def test_the_best_case_comes_before_the_worst(finished: Path) -> None:
     gallery = make_gallery(read_run(run_of(finished)), Reporter.silent())
     assert gallery.looked_at == 2

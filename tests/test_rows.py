@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import io
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,41 @@ def test_parquet_files_are_read_through_datasets(folder: Path):
     (folder / "dataset.yaml").write_text(text.replace("column: normal", "column: normall"))
     with pytest.raises(UserError, match="did you mean 'normal'"):
         Rows.load(folder, tasks())
+
+
+def with_pictures(folder: Path, spoil: str) -> None:
+    """Parquet files of encoded pictures; in the last row of train the column `spoil` holds none."""
+    datasets = pytest.importorskip("datasets", reason="the optional extra hf is not installed")
+    columns = ("image", "segmentation")
+    with_cache(folder, YAML[: YAML.index("  depth:")] + "  other: {kind: values, column: other}\n")
+    features = datasets.Features({name: datasets.Image() for name in (*columns, "other")})
+    for name in ("train", "val"):
+        rows = [dict.fromkeys(features, encoded(np.ones(SHAPE, np.uint8))) for _ in range(2)]
+        if name == "train":
+            rows[1][spoil] = {"bytes": b"no picture", "path": None}
+        datasets.Dataset.from_list(rows, features=features).to_parquet(folder / f"{name}.parquet")
+
+
+def encoded(pixels: np.ndarray) -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+@pytest.mark.parametrize("column", ["image", "segmentation"])
+def test_a_cell_that_cannot_be_decoded_is_named_once(folder: Path, column: str):
+    with_pictures(folder, column)
+    summary, _ = check_source(Rows.load(folder))
+    assert [problem.text for problem in summary.problems] == [
+        f"parquet, row 1 of 'train', column {column!r}: cannot be decoded (no known image format), "
+        "restore it or leave it out"
+    ]
+
+
+def test_only_the_columns_of_the_tasks_have_to_be_whole(folder: Path):
+    with_pictures(folder, "other")
+    sample = Rows.load(folder, tasks()[:1]).read("train-000001")
+    assert set(sample) == {"id", "image", "semseg"}
 
 
 def test_a_table_without_splits_is_checked_and_trained_on(folder: Path, capsys: pytest.CaptureFixture[str]):

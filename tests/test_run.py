@@ -19,7 +19,7 @@ from branchtune.run import manifest
 from branchtune.run.manifest import tree_sha256
 from branchtune.run.results import Results
 from branchtune.settings import Settings
-from finished_run import run_of
+from finished_run import continued, run_of
 
 
 def test_the_run_directory_holds_everything(finished: Path) -> None:
@@ -90,6 +90,34 @@ def test_plan_reads_the_runs_affinity(finished: Path, tmp_path: Path, capsys: py
     assert bt.TaskTree.from_json(json.loads(out.read_text())).group_counts == (1, 2, 2, 3)
 
 
+# A copy begins its training anew: Lightning warns of checkpoints whose folder was another one.
+CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt")
+
+
+def drawing(text: str) -> list[str]:
+    lines = text.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("tree "))
+    end = next(index for index, line in enumerate(lines) if "times the MACs" in line)
+    return lines[start : end + 1]
+
+
+def test_fit_draws_the_tree_as_plan_does(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, command = continued(finished, "drawn", *CHECKPOINTS)  # from its tree.json on, after the affinity
+    assert main(command) == 0
+    drawn = drawing(capsys.readouterr().out)
+    assert drawn[0].split() == ["tree", "level", "affinity", "parameters", "MACs", "share"]
+    assert main(["plan", str(run), "--groups=[1,1,2,4]"]) == 0
+    assert drawn == drawing(capsys.readouterr().out)
+
+
+def test_a_run_whose_affinity_is_gone_goes_on_without_its_column(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, command = continued(finished, "forgotten", "affinity.json", *CHECKPOINTS)
+    assert main(command) == 0
+    assert drawing(capsys.readouterr().out)[0].split() == ["tree", "level", "parameters", "MACs", "share"]
+
+
 @pytest.mark.parametrize("method", ["shared", "separate", "decoders", "full"])
 def test_every_method_trains(finished: Path, method: str) -> None:
     name = f"tiny-{method}"
@@ -120,16 +148,8 @@ def test_a_run_leaves_no_model_and_no_data_in_memory(finished: Path) -> None:
 
     gc.collect()
     before = held()
-    for name in ("first", "second"):
-        command = [
-            "fit",
-            str(finished),
-            f"--name=memory-{name}",
-            "--method=shared",
-            "--trainer.max_epochs=1",
-            "--quiet",
-        ]
-        assert main(command) == 0
+    command = ["fit", str(finished), "--name=memory", "--method=shared", "--trainer.max_epochs=1", "--quiet"]
+    assert main(command) == 0
     assert held() <= before
 
 

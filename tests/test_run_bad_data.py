@@ -142,7 +142,7 @@ def test_an_id_before_the_limit_that_is_bad_is_refused(tmp_path: Path, capsys: p
         unlink_depth(tmp_path / "nyud", id_)
     assert main(["fit", str(config), "--data.train_size=2", *QUICK]) == 2
     error = capsys.readouterr().err
-    assert f"1 files of split 'train' are missing (depth/{SPLITS['train'][1]}.npy)" in error
+    assert f"1 file of split 'train' is missing (depth/{SPLITS['train'][1]}.npy)" in error
 
 
 def test_a_bad_validation_sample_is_named_where_it_is_not_skipped(

@@ -77,6 +77,7 @@ serve(lambda: time.sleep(120), Limits(), host="127.0.0.1", port=0)
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_the_model_to_load() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

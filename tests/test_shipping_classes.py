@@ -50,6 +50,7 @@ class Weighted(bt.Depth):
 class Wide(bt.LightDecoder):
     widths: tuple[int, ...] = (3, 4)
     names: dict[str, int] = field(default_factory=dict)
+    window: tuple[int, int] | None = None
 
 
 def through_json(thing: object, base: type) -> Any:
@@ -91,6 +92,7 @@ def test_every_exported_task_is_tried_above() -> None:
         bt.LightDecoder(dim=16, stride=2),
         bt.HRNetDecoder(widths=(1, 2, 3), expansion=2),
         Wide(dim=8, widths=(9,), names={"x": 1}),
+        Wide(window=(2, 3)),
     ],
     ids=repr,
 )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader, IterableDataset
 
 import branchtune as bt
 from branchtune.cli.main import main
@@ -27,8 +32,8 @@ from small_model import TREE, small_model
 from tiny_run import write_config
 
 
-def batch_without(model: bt.MultiTaskModel, missing: str) -> dict[str, Any]:
-    samples = [
+def batch_without(model: bt.MultiTaskModel, missing: str | None) -> dict[str, Any]:
+    samples: list[dict[str, Any]] = [
         {
             "id": str(i),
             "image": torch.rand(3, 32, 32),
@@ -39,7 +44,7 @@ def batch_without(model: bt.MultiTaskModel, missing: str) -> dict[str, Any]:
         for i in range(2)
     ]
     for sample in samples:
-        sample.pop(missing)
+        sample.pop(missing, None)
     batch = Collate(list(model.tasks.values()))(samples)
     return {key: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for key, v in batch.items()}
 
@@ -187,6 +192,69 @@ def test_early_stopping_bf16_a_logger_and_a_stopped_run_stays_stopped(
     assert after.metrics == before.metrics
     assert after.train_seconds == pytest.approx(before.train_seconds, rel=0.5)
     assert (run / "metrics.csv").read_text() == table
+
+
+def trainer(**arguments: Any) -> L.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return L.Trainer(**{"accelerator": "cpu", **quiet, **arguments})
+
+
+class Stream(IterableDataset[dict[str, Any]]):
+    """Batches without end."""
+
+    def __init__(self, batch: dict[str, Any]) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return itertools.repeat(self.batch)
+
+
+@pytest.mark.parametrize(
+    ("length", "arguments", "message"),
+    [
+        (None, {"max_steps": 2, "max_epochs": -1}, "the loader does not say how many batches"),
+        (2, {"max_epochs": -1}, "no end of the training"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # Lightning's
+def test_a_schedule_needs_the_length_of_epoch_and_training(
+    length: int | None, arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    module, batch = module_of(small_model()), batch_without(small_model(), None)
+    data: Any = Stream(batch) if length is None else [batch] * length
+    with pytest.raises(bt.UserError, match=message):
+        trainer(**arguments, default_root_dir=tmp_path).fit(module, DataLoader(data, batch_size=None))
+
+
+class GradientNorms(L.Callback):
+    """After every step, of the gradients that it was made with."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        self.found.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_either_precision_on_a_cpu(precision: str, tmp_path: Path) -> None:
+    model, norms = small_model().float(), GradientNorms()
+    batch = {
+        key: v.float() if torch.is_tensor(v) and v.is_floating_point() else v
+        for key, v in batch_without(model, None).items()
+    }
+    arguments = {"precision": precision, "gradient_clip_val": 1e-3, "default_root_dir": tmp_path}
+    module = MultiTaskModule(model, WeightedSum(), Schedule(warmup_epochs=0.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, about loaders and frozen modules
+        trainer(max_epochs=1, callbacks=[norms], **arguments).fit(module, DataLoader([batch, batch], batch_size=None))
+    assert norms.found == pytest.approx([1e-3, 1e-3], rel=1e-2)
 
 
 def test_the_score_leaves_out_tasks_without_label() -> None:

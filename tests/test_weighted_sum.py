@@ -52,6 +52,16 @@ def test_every_trainable_parameter_is_in_exactly_one_group(case: str) -> None:
         assert sum(p.numel() for group in found for p in group["params"]) == counts[owner]
 
 
+@pytest.mark.parametrize("optimizer", [WeightedSum(), AdaTask()])
+def test_a_compiled_model_has_the_groups_of_the_model_itself(optimizer: TaskOptimizer) -> None:
+    model = small_model(extras=["norms"])
+    expected, found = (optimizer.build(one).param_groups for one in (model, torch.compile(model)))  # type: ignore[arg-type]
+    assert [group["name"] for group in found] == [group["name"] for group in expected]
+    assert all(
+        a is b for f, e in zip(found, expected, strict=True) for a, b in zip(f["params"], e["params"], strict=True)
+    )
+
+
 def test_groups_carry_the_rate_of_their_owner_and_decay_only_where_it_applies() -> None:
     rates = {"adapters": 1.0, "extras": 3.0, "decoders": 2.0, "backbone": 3.0}
     for case in CASES.values():

@@ -25,6 +25,7 @@ from branchtune.hooks import Adapt, FoldSideInputs, Fork, Run, Tap, current_run
 from branchtune.images import check_images, explain
 from branchtune.reach import Reach
 from branchtune.recompute import recompute_blocks
+from branchtune.recompute_inputs import note_sources, sources_noted
 from branchtune.route import Route
 from branchtune.tree import TaskTree
 
@@ -153,14 +154,15 @@ class BranchedBackbone(nn.Module):
         route = Route.of(self.tree, self.tree.tasks if tasks is None else tasks)
         run = Run(route, images.shape[0], Reach(route.slot))
         self._keep_frozen_statistics()  # a caller may have called train() on the modules one by one
-        if self.streams is None:
-            taps, reach = self._run_hooked(images, run, inputs), run.reach
-        else:
-            with self.streams.keeping() as kept:
-                self._run_hooked(images, run, inputs)
-            own = {task: (index,) * self.tree.num_levels for index, task in enumerate(route.slot)}
-            reach = Reach(own, trunk=run.reach)
-            taps = self.streams.run(kept, route, self.adapters, reach, self.node_adapters)
+        with sources_noted(True):
+            if self.streams is None:
+                taps, reach = self._run_hooked(images, run, inputs), run.reach
+            else:
+                with self.streams.keeping() as kept:
+                    self._run_hooked(images, run, inputs)
+                own = {task: (index,) * self.tree.num_levels for index, task in enumerate(route.slot)}
+                reach = Reach(own, trunk=run.reach)
+                taps = self.streams.run(kept, route, self.adapters, reach, self.node_adapters)
         size = (images.shape[2], images.shape[3])
         batch = images.shape[0]
         for level, tap in zip(self.spec.levels, taps, strict=True):
@@ -200,6 +202,8 @@ class BranchedBackbone(nn.Module):
 
     def _register_hooks(self) -> None:
         modules = dict(self.frozen.named_modules())
+        if self.sites:
+            note_sources(self.frozen)
         for side in self.spec.side_inputs:
             if side.module in modules:  # not where a merged level runs once per group
                 modules[side.module].register_forward_pre_hook(FoldSideInputs(side), with_kwargs=True)

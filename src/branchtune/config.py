@@ -70,9 +70,9 @@ class DataConfig:
         cache: keep decoded samples in memory, in every loader process.
         interpolation: `linear` resizes images with antialiasing; `cubic` images and normals, as in the MTLoRA protocol.
             Scenes are rendered at `image_size`: with them it is only how images to predict are resized.
-        on_bad: `refuse` ends the run at ids listed twice or in two splits, missing and damaged files and values out of
-            range; `skip` reads everything once before the training, leaves such samples out and counts them. Not for
-            scenes.
+        on_bad: `refuse` ends the run at ids listed twice or in two splits, files that are missing, damaged or two of
+            one id, and values out of range; `skip` reads everything once before the training, leaves such samples out
+            and counts them. Not for scenes.
         augmentation: random changes of training samples; null for none. Not for scenes.
     """
 

@@ -14,6 +14,7 @@ from branchtune.decoding import decode
 from branchtune.errors import UserError
 from branchtune.finite import check_finite
 from branchtune.model import MultiTaskModel
+from branchtune.modes import modes_kept
 
 ADVICE = "lower the learning rate, or check these labels"
 
@@ -50,28 +51,26 @@ def fit_decoders(
     """
     parameters = [p for name in model.train_tasks for p in model.decoders[name].parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
-    modes = {module: module.training for module in model.modules()}
-    model.backbone.eval()
-    model.decoders.train()
     images = 0
     try:
-        for step, batch in enumerate(repeat(batches, steps), start=1):
-            losses = decoder_losses(model, batch, inputs)
-            check_finite("loss", losses, batch.get("id", ()), f"at step {step} of fitting the decoders", ADVICE)
-            if losses:
-                total = torch.stack([model.tasks[name].weight * loss for name, loss in losses.items()]).sum()
-                optimizer.zero_grad(set_to_none=True)
-                total.backward()
-                optimizer.step()
-            if kind == "cosine":
-                optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-            images += len(batch["image"])
-            if on_step:
-                on_step(step, {name: loss.item() for name, loss in losses.items()})
+        with modes_kept(model):
+            model.backbone.eval()
+            model.decoders.train()
+            for step, batch in enumerate(repeat(batches, steps), start=1):
+                losses = decoder_losses(model, batch, inputs)
+                check_finite("loss", losses, batch.get("id", ()), f"at step {step} of fitting the decoders", ADVICE)
+                if losses:
+                    total = torch.stack([model.tasks[name].weight * loss for name, loss in losses.items()]).sum()
+                    optimizer.zero_grad(set_to_none=True)
+                    total.backward()
+                    optimizer.step()
+                if kind == "cosine":
+                    optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+                images += len(batch["image"])
+                if on_step:
+                    on_step(step, {name: loss.item() for name, loss in losses.items()})
     finally:
         optimizer.zero_grad(set_to_none=True)
-        for module, training in modes.items():
-            module.training = training
     return images
 
 
@@ -81,10 +80,10 @@ def repeat(batches: Iterable[Mapping[str, Any]], steps: int) -> Iterator[Mapping
     while done < steps:
         before = done
         for batch in batches:
-            if done == steps:
-                return
             yield batch
             done += 1
+            if done == steps:  # at once: a further batch would be loaded for nothing
+                return
         if done == 0:
             raise UserError("the loader gives no batch: check the size of the data set and of the batches")
         if done == before:

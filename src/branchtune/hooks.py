@@ -15,6 +15,7 @@ from branchtune.backbone.recorder import StopForward
 from branchtune.backbone.spec import SideInput, Site
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
+from branchtune.recompute_inputs import keeping_source_of
 from branchtune.route import Route
 from branchtune.scoped import Scoped
 
@@ -96,7 +97,8 @@ class Adapt(OwnHook):
         frozen = output[0] if isinstance(output, tuple) else output
         if self._others_have_it(module):
             frozen = frozen.clone()
-        adapted = owner.adapter.apply(self.site, nodes, inputs, frozen)
+        with keeping_source_of(inputs):
+            adapted = owner.adapter.apply(self.site, nodes, inputs, frozen)
         return (adapted, *output[1:]) if isinstance(output, tuple) else adapted
 
     def _others_have_it(self, module: nn.Module) -> bool:

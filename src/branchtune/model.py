@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -22,6 +21,7 @@ from branchtune.decoders.light import LightDecoder
 from branchtune.decoders.pooled import PooledHead
 from branchtune.decoding import decode
 from branchtune.errors import UserError, check_instance
+from branchtune.pretrained import Pretrained
 from branchtune.tasks.check import check_tasks, check_train_tasks, check_tree
 from branchtune.tasks.task import Task
 from branchtune.tree import TaskTree
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from branchtune.merging.model import MergedModel
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskModel(Pretrained, nn.Module):
     """One frozen backbone, a tree of adapters, a decoder per task.
 
     Args:
@@ -255,42 +255,6 @@ class MultiTaskModel(nn.Module):
         from branchtune.low_memory.model import low_memory
 
         return low_memory(self, precision, example_inputs=example_inputs)
-
-    def save_pretrained(self, path: str | PathLike[str], **options: Any) -> None:
-        """Write the model to a folder without the frozen backbone's weights; see `shipping.save.save_pretrained`."""
-        from branchtune.shipping.save import save_pretrained
-
-        save_pretrained(self, path, **options)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face Hub; see `shipping.hub.push_to_hub`."""
-        from branchtune.shipping.hub import push_to_hub
-
-        return push_to_hub(self, repo_id, **options)
-
-    @staticmethod
-    def from_pretrained(
-        path: str | PathLike[str],
-        *,
-        backbone: nn.Module | None = None,
-        backbone_checkpoint: str | PathLike[str] | None = None,
-        device: str | torch.device | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        checkpoint_levels: bool | Sequence[int] = False,
-    ) -> MultiTaskModel:
-        """Load what `save_pretrained` wrote, in eval mode; see `shipping.load.load_pretrained`."""
-        from branchtune.shipping.load import load_pretrained
-
-        return load_pretrained(
-            path,
-            backbone=backbone,
-            backbone_checkpoint=backbone_checkpoint,
-            device=device,
-            revision=revision,
-            token=token,
-            checkpoint_levels=checkpoint_levels,
-        )
 
     def requires_grad_(self, requires_grad: bool = True) -> MultiTaskModel:
         """Freeze everything, or let train again what the plan trains; what it freezes stays frozen."""

@@ -19,6 +19,7 @@ from branchtune.backbone.clone import OwnForward
 from branchtune.backbone.spec import BackboneSpec
 from branchtune.errors import UserError
 from branchtune.hooks import current_run
+from branchtune.recompute_inputs import sources_noted
 from branchtune.scalars import whole
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -75,7 +76,8 @@ class _Recomputed(OwnForward):
             current_run.set(run)
             try:
                 own_args, own_kwargs = replace_arguments(*rest, dict(zip(places, values, strict=True)))
-                return self.plain(*own_args, **own_kwargs)
+                with sources_noted(False):  # what the block keeps is dropped, and must be the same both times
+                    return self.plain(*own_args, **own_kwargs)
             finally:
                 current_run.set(outer)
 

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,12 @@ def config_parser(**kwargs: Any) -> ArgumentParser:
     return parser
 
 
+@cache
+def plain_parser() -> ArgumentParser:
+    """The parser of the configuration alone, which takes longer to make than to use."""
+    return config_parser()
+
+
 class Settings:
     """A parsed configuration: the typed objects, and what it takes to write, change or compare it."""
 
@@ -40,13 +46,13 @@ class Settings:
         Raises:
             UserError: the file is missing, is not YAML, or has an unknown key or a value of the wrong type.
         """
-        parser = config_parser()
+        parser = plain_parser()
         return cls(parser, parse(parser, ["--config", str(path), *overrides]))
 
     @classmethod
     def parse(cls, text: str) -> Settings:
         """The inverse of `text`."""
-        parser = config_parser()
+        parser = plain_parser()
         with _quiet_dump():
             return cls(parser, parser.parse_string(text))
 
@@ -82,6 +88,10 @@ class Settings:
 
     def text(self) -> str:
         """The whole resolved configuration as YAML."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         namespace = copy.deepcopy(self._namespace)
         namespace.pop("config", None)
         with _quiet_dump():

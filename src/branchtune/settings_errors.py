@@ -47,9 +47,11 @@ def tidy(message: str) -> str:
     inner = re.search(r"Errors:\s*([\s\S]+?)\s*(?:Given value|$)", message)
     if inner:
         head = message.partition("Does not validate")[0]
-        message = head + re.sub(r"- Expected a <class 'NoneType'>", "", inner[1])
+        kinds = re.sub(r"- Expected (a )?<class 'NoneType'>", "", inner[1]).strip()
+        given = re.search(r"Given value: (.*)", message)
+        message = head + kinds + (f". Got value: {given[1]}" if given and "Got value" not in kinds else "")
     message = re.sub(r'Parser key "([\w.]+)"', r"\1", message)
-    message = re.sub(r"<class '([\w.]+)'>", r"\1", message)
+    message = re.sub(r"(?:a )?<class '([\w.]+)'>", r"a \1", message)
     message = re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", message)
     return " ".join(word for word in message.split() if word != "-")[:600]
 

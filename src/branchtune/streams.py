@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from branchtune.backbone.spec import BackboneSpec, Site
 from branchtune.errors import UserError
 from branchtune.folded import split_groups
 from branchtune.reach import Nodes, Reach
+from branchtune.recompute_inputs import keeping_source_of
 from branchtune.route import Route
 from branchtune.scoped import Scoped
 
@@ -40,6 +42,12 @@ class _Block:
     source: nn.Module
     replay: nn.Module
     after: nn.Module | None
+
+    def set_mode(self) -> None:
+        """The mode of the block for what the copy has of its own; the rest it shares with the block."""
+        replay: Any = self.replay
+        for module in (replay, replay.attn, replay.mlp, replay.mlp.fc1, replay.mlp.fc2):
+            module.training = self.source.training
 
 
 class TaskStreams:
@@ -129,7 +137,7 @@ class TaskStreams:
             kept["fold"] = _Fold([route.slot[task][level.index] for task in tasks], route.width(level.index))
             kept["scale"], kept["dropout"] = self.comb.task_alpha / self.comb.r_task, self.comb.lora_dropout
             args, kwargs = kept[block.name]
-            block.replay.train(block.source.training)
+            block.set_mode()
             outer = _kept.get()
             _kept.set(kept)
             try:
@@ -158,12 +166,27 @@ class _Fold:
 
 
 def _replay(block: nn.Module, name: str) -> nn.Module:
-    """A copy of the block with the same parameters; its attention and MLP layers are the tasks' share of them."""
-    replay: Any = copy.deepcopy(block, {id(parameter): parameter for parameter in block.parameters()})
+    """A copy of the block whose attention and MLP layers are the tasks' share of them; all other modules are the same.
+
+    The modules, not their parameters alone: these are replaced where weights are assigned or swapped for a call.
+    """
+    replay: Any = _with_own_children(block)
+    replay.mlp = _with_own_children(replay.mlp)
     replay.attn = _Replayed(f"{name}.attn.proj")
     replay.mlp.fc1 = _Replayed(f"{name}.mlp.fc1")
     replay.mlp.fc2 = _Replayed(f"{name}.mlp.fc2")
     return replay
+
+
+def _with_own_children(module: nn.Module) -> Any:
+    """A module that shares everything with `module`, but gets neither its later children nor its later hooks."""
+    shared = copy.copy(module)
+    for name, value in vars(module).items():
+        if name == "_modules" or (name.startswith("_") and "hooks" in name and isinstance(value, dict)):
+            vars(shared)[name] = copy.copy(value)
+        elif isinstance(value, MethodType) and value.__self__ is module:  # a forward of the user's, on this one module
+            vars(shared)[name] = MethodType(value.__func__, shared)
+    return shared
 
 
 class _Replayed(nn.Module):
@@ -181,7 +204,8 @@ class _Replayed(nn.Module):
         # The attention was computed once, for all tasks; the layers after it see what is the task's own.
         own = kept["fold"](inputs) if self.site.endswith(".attn.proj") else x
         own = nn.functional.dropout(own, kept["dropout"], self.training)
-        return LoRALinear.adapt(site, nodes, own, kept["fold"](output), kept["scale"])
+        with keeping_source_of(own):  # of no tensor that dropout made
+            return LoRALinear.adapt(site, nodes, own, kept["fold"](output), kept["scale"])
 
 
 class _Keep(OwnHook):

@@ -12,6 +12,7 @@ from typing_extensions import TYPE_CHECKING
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
 from branchtune.errors import UserError
+from branchtune.scalars import real, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,8 @@ class Comb(LoRA):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "r_task", whole("Comb r_task", self.r_task))
+        object.__setattr__(self, "task_alpha", real("task_alpha", self.task_alpha))
         if self.r_task < 1:
             raise UserError(f"Comb r_task must be at least 1, got {self.r_task}")
         if not math.isfinite(self.task_alpha) or self.task_alpha == 0:

@@ -13,7 +13,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import TypeGuard
 
+from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
 from branchtune.adapters.lora_layers import KernelDelta, LoRAConv, LoRALinear
 from branchtune.affinity.gradients import Layout, PerSampleGradients, differentiate
@@ -21,6 +23,12 @@ from branchtune.backbone.clone import OwnHook
 from branchtune.backbone.spec import Site
 from branchtune.batch import Batch
 from branchtune.model import MultiTaskModel
+
+
+def is_plain_lora(adapter: Adapter) -> TypeGuard[LoRA]:
+    """Whether `LoRAGradients` gives its gradients: a class of the user's own may build or apply something else."""
+    own = type(adapter)
+    return isinstance(adapter, LoRA) and own.build is LoRA.build and own.apply is LoRA.apply
 
 
 class LoRAGradients(PerSampleGradients):

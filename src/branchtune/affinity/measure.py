@@ -21,7 +21,7 @@ from branchtune.affinity.gradients import (
     adapter_parameters,
     site_weights,
 )
-from branchtune.affinity.lora_gradients import LoRAGradients
+from branchtune.affinity.lora_gradients import LoRAGradients, is_plain_lora
 from branchtune.affinity.matrix import Affinity, AffinityCost, Normalize, Source
 from branchtune.affinity.mean_cosine import MeanCosine
 from branchtune.affinity.paired_similarity import PairedSimilarity
@@ -103,7 +103,7 @@ def measure_affinity(
         model = MultiTaskModel(
             backbone,
             [by_name[name] for name in sorted(by_name)],
-            adapter=adapter if source == "adapters" and not isinstance(adapter, LoRA) else None,
+            adapter=adapter if source == "adapters" and not is_plain_lora(adapter) else None,
             decoder=decoder,
             levels=levels,
             image_size=image_size,
@@ -179,6 +179,6 @@ def _prepare_decoders(
 def _gradients(model: MultiTaskModel, adapter: Adapter, source: Source) -> PerSampleGradients:
     if source == "weights":
         return SampleLoop(model, site_weights(model, adapter.select_sites(model.spec)))
-    if isinstance(adapter, LoRA):
+    if is_plain_lora(adapter):
         return LoRAGradients(model, adapter)
     return SampleLoop(model, adapter_parameters(model))

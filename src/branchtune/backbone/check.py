@@ -37,7 +37,13 @@ def placement(backbone: nn.Module) -> Tensor:
 
 
 def image_channels(backbone: nn.Module) -> int:
-    """Channels of the images that it takes, by timm's configuration; 3 where there is none."""
+    """Channels of the images that it takes: its attribute `in_chans`, which timm's models have.
+
+    Without it those of timm's configuration, which are the published weights' own; 3 where there is none.
+    """
+    own = getattr(backbone, "in_chans", None)
+    if isinstance(own, int) and own > 0:
+        return own
     config = getattr(backbone, "pretrained_cfg", None) or {}
     return int(config.get("input_size", (3,))[0])
 

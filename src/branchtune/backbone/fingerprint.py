@@ -26,7 +26,7 @@ def weights_fingerprint(backbone: nn.Module, names: Collection[str]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         if not computed:
             flat = tensor.cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -35,9 +35,11 @@ def weights_sketch(backbone: nn.Module, names: Collection[str]) -> dict[str, Any
 
     Where two fingerprints differ, `sketch_difference` says which tensor, or that it is a matter of rounding.
     """
+    found = list(_telling_tensors(backbone, names))
+    weights = _weyl(max((tensor.numel() for _, tensor, _ in found), default=0))
     return {
-        name: [list(tensor.shape), *((None, None) if computed else _norm_and_projection(tensor))]
-        for name, tensor, computed in _telling_tensors(backbone, names)
+        name: [list(tensor.shape), *((None, None) if computed else _norm_and_projection(tensor, weights))]
+        for name, tensor, computed in found
     }
 
 
@@ -82,8 +84,11 @@ def _telling_tensors(backbone: nn.Module, names: Collection[str]) -> Iterator[tu
         yield name, tensor.detach(), computed
 
 
-def _norm_and_projection(tensor: Tensor) -> tuple[float, float]:
+def _weyl(count: int) -> Tensor:
+    """Weyl's sequence: fixed signs and sizes in [-1, 1) without a random generator, the same on every platform."""
+    return torch.arange(1, count + 1, dtype=torch.float64).mul_(0.6180339887498949).frac_().mul_(2).sub_(1)
+
+
+def _norm_and_projection(tensor: Tensor, weights: Tensor) -> tuple[float, float]:
     flat = tensor.cpu().double().flatten()
-    # Weyl's sequence: fixed signs and sizes in [-1, 1) without a random generator, the same on every platform.
-    weights = torch.arange(1, len(flat) + 1, dtype=torch.float64).mul(0.6180339887498949).frac().mul(2).sub(1)
-    return float(flat.norm()), float(flat @ weights)
+    return float(flat.norm()), float(flat @ weights[: len(flat)])

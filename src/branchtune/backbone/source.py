@@ -110,11 +110,14 @@ def source_of(backbone: nn.Module) -> BackboneSource | None:
     """What `create_backbone` noted, or for another timm model what its configuration tells; else None.
 
     A model straight from timm does not know whether its weights were loaded, nor most of its constructor arguments
-    (`img_size` and `dynamic_img_size` show): the fingerprint of its weights must tell whether a new one is the same.
+    (`img_size`, `dynamic_img_size` and `in_chans` show): the fingerprint of its weights must tell whether a new one is
+    the same.
 
     Args:
         backbone: any module.
     """
+    from branchtune.backbone.check import image_channels
+
     noted = getattr(backbone, "branchtune_source", None)
     if isinstance(noted, BackboneSource):
         return noted
@@ -127,6 +130,8 @@ def source_of(backbone: nn.Module) -> BackboneSource | None:
         kwargs["img_size"] = list(size)
     if getattr(backbone, "dynamic_img_size", False):
         kwargs["dynamic_img_size"] = True
+    if image_channels(backbone) != cfg["input_size"][0]:
+        kwargs["in_chans"] = image_channels(backbone)
     published = bool(cfg.get("hf_hub_id") or cfg.get("url"))
     return BackboneSource(cfg["architecture"], kwargs, pretrained=published, tag=cfg.get("tag") or None)
 

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from branchtune.errors import UserError
 from branchtune.low_memory.precision import Precision
-from branchtune.settings import Settings, config_parser, parse
+from branchtune.settings import Settings, config_parser, parse, plain_parser
 from branchtune.tables.outcome import Format
 
 
@@ -43,7 +43,7 @@ def configured(
     namespace = parse(parser, arguments)
     chosen = Namespace({name: namespace.pop(name) for name in ("quiet", *options)})
     # The command's own options are no part of a run, hence a parser of the configuration alone.
-    return Settings(config_parser(), namespace), chosen
+    return Settings(plain_parser(), namespace), chosen
 
 
 FORMAT: dict[str, Any] = {

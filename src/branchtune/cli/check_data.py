@@ -13,8 +13,8 @@ from branchtune.errors import UserError
 from branchtune.settings import parse
 
 TEXT = """Look through images and labels: how many there are, what the labels hold, ids listed twice or in two splits,
-missing and damaged files, labels of another size, values out of range. PATH is a folder in the NYUD_MT or PASCAL_MT
-layout, or holds a dataset.yaml. The exit status is 0 when nothing is wrong, else 2."""
+files that are missing, damaged or two of one id, labels of another size, values out of range. PATH is a folder in the
+NYUD_MT or PASCAL_MT layout, or holds a dataset.yaml. The exit status is 0 when nothing is wrong, else 2."""
 
 Kind = Literal["nyud", "pascal", "folder", "huggingface"]
 
@@ -72,7 +72,8 @@ def run(argv: Sequence[str]) -> None:
     problems = sum(len(summary.problems) for summary in summaries)
     if problems:
         counted = f"{problems} problem{'s' if problems > 1 else ''}"
-        raise UserError(f"{options.path}: {counted}, each named above; data.on_bad=skip trains without them")
+        skip = "; data.on_bad=skip trains without them" if all(summary.usable for summary in summaries) else ""
+        raise UserError(f"{options.path}: {counted}, each named above{skip}")
     reporter.say("no problems found")
 
 

@@ -36,10 +36,11 @@ def run(argv: Sequence[str]) -> None:
     options = parser.instantiate(parse(parser, argv))
     from branchtune.affinity import Affinity
     from branchtune.cli.output import show
-    from branchtune.planning import describe_plan, plan
+    from branchtune.planning import plan
     from branchtune.planning.ranks import with_ranks_within
     from branchtune.progress import Reporter
     from branchtune.report.plan_outcome import plan_outcome
+    from branchtune.run.say_plan import say_plan
 
     path = Path(options.affinity)
     affinity = Affinity.load(path / "affinity.json" if path.is_dir() else path)
@@ -60,8 +61,7 @@ def run(argv: Sequence[str]) -> None:
         adapter = with_ranks_within(adapter, affinity.spec, tree, limit, options.budget or math.inf)
     reporter = Reporter(quiet=True, stderr=options.format is not None)
     reporter.say(str(affinity))
-    width = reporter.console.width
-    reporter.say(describe_plan(tree, affinity, adapter, width=width, ascii_only=reporter.ascii_only))
+    say_plan(tree, affinity, adapter, reporter)
     if options.format:
         show(plan_outcome(tree, affinity, adapter), options, reporter)
     if options.out:

@@ -41,8 +41,8 @@ class Comparer:
         workers: runs that are trained at a time, each in a process of its own with its share of the cores.
 
     Raises:
-        UserError: an unknown method, no seed, seeds or rates given twice, a rate that is not positive, no worker, some
-            methods tuned and others not, or with another grid.
+        UserError: an unknown method, a folder that holds a run, no seed, seeds or rates given twice, a rate that is not
+            positive, no worker, some methods tuned and others not, or with another grid.
     """
 
     def __init__(
@@ -83,6 +83,10 @@ class Comparer:
         self.settings, self.seeds, self.grid, self.reporter = settings, list(seeds), list(grid), reporter
         self.name = settings.config.name
         self.folder = Path(settings.config.output) / self.name
+        if (self.folder / "config.yaml").exists():
+            raise UserError(
+                f"{self.folder} holds a run, whose report.html a comparison would replace: choose another --name"
+            )
 
     def run(self, command: str) -> Comparison:
         """Train what is missing.

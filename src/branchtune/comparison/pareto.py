@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -33,7 +34,8 @@ def pareto(comparison: Comparison, path: Path) -> None:
         _panel(axes, [(cost(row), row) for row in points], label)
     figure.suptitle(comparison.name)
     file = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Description": drawn(comparison)})
+    with rc_context({"svg.hashsalt": comparison.name}):  # else every file has other ids
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Description": drawn(comparison)})
     write_bytes(path, file.getvalue())
 
 
@@ -47,8 +49,8 @@ def drawn(comparison: Comparison) -> str:
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The pairs of cost and quality that no cheaper one equals in quality, cheapest first."""
-    ordered = sorted(points)
+    """The pairs of cost and quality to which no other one of at most their cost is equal in quality, cheapest first."""
+    ordered = sorted(points, key=lambda point: (point[0], -point[1]))
     return [point for i, point in enumerate(ordered) if all(point[1] > other[1] for other in ordered[:i])]
 
 

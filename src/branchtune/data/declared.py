@@ -56,12 +56,14 @@ def read_declaration(path: Path) -> Declaration:
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such file, it declares the tasks of the data (see the README)")
-    check_yaml(path)
+    check_yaml(path, "it declares the tasks of the data (see the README)")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if content.get("huggingface") is not None:
         content.setdefault("splits", dict(TABLE_SPLITS))
     declaration = _build(Declaration, content, str(path))
-    if not isinstance(declaration.tasks, Mapping) or not declaration.tasks:
+    if declaration.tasks and not isinstance(declaration.tasks, Mapping):
+        raise UserError(f"{path}: tasks: expected keys and values, found {declaration.tasks!r}")
+    if not declaration.tasks:
         raise UserError(f"{path}: tasks is empty, declare at least one label")
     labels = {str(name): _build(Label, label, f"{path}: tasks.{name}") for name, label in declaration.tasks.items()}
     for name, label in labels.items():

@@ -70,10 +70,10 @@ class Label:
             stored = stored[0] if stored.shape[0] == 1 else stored[..., 0]
         if stored.ndim != 2 or stored.dtype.kind not in "biuf":
             raise UserError(f"{where}: {stored.dtype} {list(stored.shape)}, expected numbers [H, W]")
-        ignored = np.isin(stored, self.ignored)
+        ignored = np.isin(stored, _as_stored(self.ignored, stored.dtype))
         if self.kind == "classes":
             wrong = ~ignored & ((stored < 0) | (stored >= self.channels) | (stored != np.floor(stored)))
-            self._refuse(wrong, stored, where, f"0 to {self.channels - 1}, ignored {_listed(self.ignored)}")
+            self._refuse(wrong, stored, where, "value", self._outside(f"0 to {self.channels - 1}"))
             return np.where(ignored, IGNORED_CLASS, stored).astype(np.uint8)
         return self._numbers(stored.astype(np.float64), ignored, where)
 
@@ -84,13 +84,13 @@ class Label:
             values = stored * self.scale * METRES[self.units or "m"]
             low, high = self.range or (0.0, MAX_DEPTH)
             wrong = (values < low) | (values > high) | (values <= 0) | (values >= MAX_DEPTH)
-            allowed = f"{low:g} to {high:g} metres, ignored {_listed(self.ignored)}"
+            allowed = f"{low:g} to {high:g} metres"
         else:
             values = stored * self.scale
             low, high = self.range or (-math.inf, math.inf)
             wrong = np.isinf(values) | (values < low) | (values > high)
-            allowed = f"{low:g} to {high:g}, ignored {_listed(self.ignored)}"
-        self._refuse(wrong & ~unknown_, values, where, allowed)
+            allowed = f"{low:g} to {high:g}"
+        self._refuse(wrong & ~unknown_, values, where, "value", self._outside(allowed))
         return np.where(unknown_, np.nan, values).astype(np.float32)
 
     def _normals(self, stored: np.ndarray, where: object) -> np.ndarray:
@@ -106,19 +106,33 @@ class Label:
         with np.errstate(invalid="ignore"):
             length = np.sqrt(np.square(values).sum(0))
             wrong = ~ignored & ~(np.abs(length - 1) <= UNIT_TOLERANCE)
-        self._refuse(wrong, length, where, "a length of 1 (unit normals, as -1 to 1 or as 8-bit colours 2v/255-1)")
+        fault = "not that of a unit normal, as -1 to 1 or as 8-bit colours 2v/255-1"
+        self._refuse(wrong, length, where, "length", fault)
         values /= np.where(ignored, np.nan, length)
         for axis in self.flip:
             values["xyz".index(axis)] *= -1
         return values.astype(np.float32)
 
-    def _refuse(self, wrong: np.ndarray, values: np.ndarray, where: object, allowed: str) -> None:
+    def _outside(self, allowed: str) -> str:
+        return f"outside the declared {allowed}, ignored {_listed(self.ignored)}"
+
+    def _refuse(self, wrong: np.ndarray, values: np.ndarray, where: object, what: str, fault: str) -> None:
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise UserError(
-                f"{where}: value {values[wrong][0]:g} at row {row}, column {column} is outside the declared {allowed} "
+                f"{where}: {what} {values[wrong][0]:g} at row {row}, column {column} is {fault} "
                 f"({wrong.mean():.1%} of the pixels), correct the file or {FILE}"
             )
+
+
+def _as_stored(values: list[float], kind: np.dtype) -> np.ndarray:
+    """What marks pixels as not labelled, rounded as the file has rounded it: -3.4028235e38 is no float32."""
+    marks = np.asarray(values, dtype=np.float64)
+    if kind.kind != "f":
+        return marks
+    with np.errstate(over="ignore"):
+        rounded = marks.astype(kind)
+    return rounded[np.isfinite(rounded)]
 
 
 def _listed(values: list[float]) -> str:

@@ -126,6 +126,11 @@ def _open(path: Path) -> Image.Image:
 def _unreadable(path: Path, error: BaseException) -> UserError:
     if not path.exists():
         return UserError(f"{path}: no such file")
-    unknown = isinstance(error, UnidentifiedImageError)  # whose text repeats the path
+    return undecodable(path, error)
+
+
+def undecodable(where: object, error: BaseException) -> UserError:
+    """What to raise about damaged bytes."""
+    unknown = isinstance(error, UnidentifiedImageError)  # whose text repeats the path, or an address in memory
     reason = "no known image format" if unknown else " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{path}: cannot be decoded ({reason}), restore it or leave it out")
+    return UserError(f"{where}: cannot be decoded ({reason}), restore it or leave it out")

@@ -73,6 +73,9 @@ class FolderFiles(LabelFiles):
     def all_of(cls, root: str | Path) -> LabelFiles:
         return cls(root)
 
+    def ambiguous(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        return [(id_, " and ".join(found)) for id_, _, found in self._files(ids, list(self.labels)) if len(found) > 1]
+
     def _list(self, split: str) -> Path:
         return self.root / self.declaration.splits[split]
 

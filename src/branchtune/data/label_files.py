@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -102,15 +102,21 @@ class LabelFiles(Source):
         return read_ids(self._list(split))
 
     def missing(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        required = [name for name in self.labels if not self.fields[name].optional]
+        return [(id_, " or ".join(names)) for id_, names, present in self._files(ids, required) if not present]
+
+    def _files(self, ids: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Of the image and of each file of these labels: id, the names that would do, and those that there are."""
         present = lru_cache(maxsize=None)(self._names)
-        found = []
-        needed = [self.fields[name].files for name in self.labels if not self.fields[name].optional]
-        for template in (self.image, *(file for files in needed for file in files)):
+        files = (file for name in labels for file in self.fields[name].files)
+        for template in dict.fromkeys((self.image, *files)):
             for id_ in ids:
                 names = [alternative.format(id=id_) for alternative in template.split("|")]
-                if not any(name.rpartition("/")[2] in present(name.rpartition("/")[0]) for name in names):
-                    found.append((id_, " or ".join(names)))
-        return found
+                yield (
+                    id_,
+                    names,
+                    [name for name in names if name.rpartition("/")[2] in present(name.rpartition("/")[0])],
+                )
 
     def read(self, id_: str, split: str | None = None) -> Sample:
         image = read_image(self._path(self.image, id_))
@@ -118,7 +124,7 @@ class LabelFiles(Source):
         for name in self.labels:
             paths, target = self._label(id_, name)
             if target is not None:
-                check_size(paths[0], target, image)
+                check_size(paths[0], target, image, ": images are taken as stored, whatever EXIF data say")
                 sample[name] = torch.from_numpy(np.ascontiguousarray(target))
         return sample
 
@@ -155,11 +161,17 @@ class LabelFiles(Source):
         return next((path for path in paths if path.exists()), paths[0])
 
 
-def check_size(path: object, target: np.ndarray, image: np.ndarray) -> None:
-    """Refuse a target `[H, W]` or `[3, H, W]` whose size is not that of the image `[H, W, 3]`."""
+def check_size(path: object, target: np.ndarray, image: np.ndarray, if_turned: str = "") -> None:
+    """Refuse a target `[H, W]` or `[3, H, W]` whose size is not that of the image `[H, W, 3]`.
+
+    Args:
+        path: of the target, for the message.
+        if_turned: what the message says more where the target has the size of the image on its side.
+    """
     size, expected = list(target.shape[-2:]), list(image.shape[:2])
     if size != expected:
-        raise UserError(f"{path}: size {size} differs from the image's {expected}, bring both to one size")
+        note = if_turned if size == expected[::-1] else ""
+        raise UserError(f"{path}: size {size} differs from the image's {expected}, bring both to one size{note}")
 
 
 def read_ids(path: Path) -> list[str]:
@@ -171,7 +183,8 @@ def read_ids(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read, it lists the ids of the split") from error
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise UserError(f"{path}: cannot be read ({reason}), it lists the ids of the split") from error
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the split is empty, list one id per line")

@@ -51,10 +51,11 @@ def _normals(channels: int, path: Path) -> np.ndarray:
 
 def _edge(channels: int, path: Path) -> np.ndarray:
     values = read_array(path)
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise UserError(f"{path}: {values.dtype} {list(values.shape)}, expected [H, W] of 0 and 1")
     wrong = values[(values != 0) & (values != 1)]
-    if values.ndim != 2 or wrong.size:
-        found = f"value {wrong.flat[0]}" if wrong.size else f"shape {values.shape}"
-        raise UserError(f"{path}: {found}, expected [H, W] of 0 and 1")
+    if wrong.size:
+        raise UserError(f"{path}: value {wrong[0]}, expected [H, W] of 0 and 1")
     return values.astype(np.uint8)
 
 

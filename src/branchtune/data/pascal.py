@@ -77,6 +77,8 @@ def _label_map(path: Path) -> np.ndarray:
     values = read_mat(path, "LabelMap")
     if values.ndim != 2 or values.dtype.kind not in "iuf":
         raise UserError(f"{path}: LabelMap is {values.dtype} {list(values.shape)}, expected whole numbers [H, W]")
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: LabelMap holds {values[~np.isfinite(values)][0]}, expected whole numbers [H, W]")
     return values
 
 

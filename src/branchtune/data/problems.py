@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-ProblemKind = Literal["bad list", "listed twice", "in two splits", "missing file", "bad content"]
+ProblemKind = Literal["bad list", "listed twice", "in two splits", "missing file", "several files", "bad content"]
 
 
 class Problem(NamedTuple):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from branchtune.data.declared import Declaration, check_classes, read_declaration
 from branchtune.data.declared_label import FILE
-from branchtune.data.decoding import as_rgb
+from branchtune.data.decoding import as_rgb, undecodable
 from branchtune.data.label_files import check_size
 from branchtune.data.source import Source, check_tasks
 from branchtune.data.transforms import Sample
@@ -69,7 +69,11 @@ class Rows(Source):
             check_classes(declaration.tasks, list(tasks))
             labels = {task.name: task.out_channels for task in tasks}
         place = str((declaration.huggingface or {}).get("path", root))
-        return cls(load_tables(declaration, Path(root)), declaration, labels, place)
+        rows = cls(load_tables(declaration, Path(root)), declaration, labels, place)
+        wanted = [column for column in (declaration.image, declaration.id, *rows._columns.values()) if column]
+        # Of the others nothing is decoded, nor has it to be whole.
+        rows.tables = {split: table.select_columns(wanted) for split, table in rows.tables.items()}
+        return rows
 
     def has_split(self, split: str) -> bool:
         return split in self.tables
@@ -111,7 +115,7 @@ class Rows(Source):
         try:
             return where, self.tables[split][number]
         except Exception as error:  # whatever the reader of the table raises on a damaged cell
-            raise UserError(f"{where}: cannot be decoded ({' '.join(str(error).split())})") from error
+            raise undecodable(where + _damaged(self.tables[split], number), error) from error
 
     def _target(self, where: str, row: Mapping[str, Any], name: str) -> np.ndarray | None:
         label, column = self.declaration.tasks[name], self._columns[name]
@@ -170,6 +174,16 @@ def _absolute(files: Any, folder: Path) -> Any:
 
 def _column_names(table: Any) -> list[str]:
     return list(getattr(table, "column_names", None) or [])
+
+
+def _damaged(table: Any, row: int) -> str:
+    """`, column 'name'` of the first cell of a row that cannot be decoded, where a table can be read by columns."""
+    for column in _column_names(table):
+        try:
+            table.select_columns([column])[row]
+        except Exception:  # whatever the reader of the table raises
+            return f", column {column!r}"
+    return ""
 
 
 def _array(cell: Any, where: str) -> np.ndarray:

@@ -50,6 +50,10 @@ class Source(ABC):
     def missing(self, ids: Sequence[str]) -> list[tuple[str, str]]:
         """Pairs of an id and the name of a file that it lacks."""
 
+    def ambiguous(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Pairs of an id and the names of files of which one alone would be read; none unless overridden."""
+        return []
+
     @abstractmethod
     def read(self, id_: str, split: str | None = None) -> Sample:
         """`{"id", "image": uint8 [3, H, W], <label>: [H, W] or [3, H, W]}`, ignored pixels 255 or NaN.
@@ -97,7 +101,7 @@ class Source(ABC):
         return f"split {split!r}"
 
     def describe_split(self, split: str) -> list[Problem]:
-        """What is wrong with the list of a split: ids listed twice or in another split, files that are missing."""
+        """What is wrong with the list of a split: ids listed twice or in another split, files missing or several."""
         ids = self.listed(split)
         problems = []
         for id_, count in Counter(ids).items():
@@ -108,8 +112,11 @@ class Source(ABC):
                 if id_ in other[1]:
                     text = f"{self.list_name(split)}: {id_} is in {self.list_name(other[0])} too"
                     problems.append(Problem(split, id_, "in two splits", text))
-        for id_, file in self.missing(list(dict.fromkeys(ids))):
+        once = list(dict.fromkeys(ids))
+        for id_, file in self.missing(once):
             problems.append(Problem(split, id_, "missing file", f"{self.place}: {file} is missing"))
+        for id_, files in self.ambiguous(once):
+            problems.append(Problem(split, id_, "several files", f"{self.place}: {files} are of one id, keep one"))
         return problems
 
     def _kept_before(self, split: str) -> list[tuple[str, set[str]]]:
@@ -134,10 +141,12 @@ def refuse(source: Source, split: str, problems: Sequence[Problem]) -> None:
         raise UserError(f"{where}: {ids} listed twice ({few}), list each once")
     if kind == "in two splits":
         raise UserError(f"{where}: {ids} in another split too ({few}), keep each in one of them")
+    if kind == "several files":
+        first = problems[0].text.removeprefix(f"{source.place}: ")
+        raise UserError(f"{source.place}: {ids} stored more than once in split {split!r}: {first}")
     files = [p.text.removeprefix(f"{source.place}: ").removesuffix(" is missing") for p in problems if p.kind == kind]
-    raise UserError(
-        f"{source.place}: {len(files)} files of split {split!r} are missing ({first_few(files)}), complete it"
-    )
+    count, verb = ("1 file", "is") if len(files) == 1 else (f"{len(files)} files", "are")
+    raise UserError(f"{source.place}: {count} of split {split!r} {verb} missing ({first_few(files)}), complete it")
 
 
 def check_tasks(kinds: Mapping[str, TargetKind], tasks: Sequence[Task]) -> None:

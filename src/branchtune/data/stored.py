@@ -32,9 +32,9 @@ class StoredSamples(Dataset[Sample]):
         seed: with the epoch and the index, of the augmentation.
         cache: keep every decoded sample at its file's size in memory, in each worker process.
         interpolation: of images and normals, see `Transform`.
-        on_bad: what to do about ids listed twice or in two splits, missing files, and files that cannot be used.
-            `refuse` raises: about lists and missing files at once, about contents when the sample is read. `skip`
-            leaves the samples out: `prepare` reads all of them first, and `skipped` says why each one is gone.
+        on_bad: what to do about ids listed twice or in two splits, files that are missing or two of one id, and files
+            that cannot be used. `refuse` raises: about all but the last at once, about contents when the sample is
+            read. `skip` leaves the samples out: `prepare` reads all of them first, and `skipped` says why each is gone.
         limit: take the first so many samples that can be used; problems of those after them do not count. None
             takes all.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from branchtune.backbone.check import placement
 from branchtune.batch import read_batch, read_images
 from branchtune.joint import joint_sum
 from branchtune.metrics.streaming import StreamingMetric
 from branchtune.model import MultiTaskModel
+from branchtune.modes import modes_kept
 from branchtune.progress import Advance
 from branchtune.tasks.task import Task
 
@@ -36,28 +39,33 @@ class TaskMetrics:
             name: {**task.metrics(), **(task.final_metrics() if self.final else {})}
             for name, task in self.tasks.items()
         }
-        self.losses: dict[str, list[tuple[float, int]]] = {name: [] for name in self.tasks}
+        self.losses: dict[str, list[float]] = {name: [] for name in self.tasks}
 
     @torch.no_grad()
     def update(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
-        """Count one batch; the samples of a task without label are skipped."""
+        """Count one batch; the samples of a task without label are skipped.
+
+        Losses are taken image by image: a mean over batches would depend on which images share one, by their unequal
+        numbers of valid pixels and by the class balance that a loss may take from its batch.
+        """
         found = read_batch(batch, self.tasks)
         for name, target in found.targets.items():
             output, target = outputs[name].detach().float().cpu(), target.cpu()
-            loss = float(self.tasks[name].loss(output, target))
-            self.losses[name].append((loss, int(found.labelled[name].sum())))
+            for row in found.labelled[name].nonzero()[:, 0].tolist():
+                one = slice(row, row + 1)
+                self.losses[name].append(float(self.tasks[name].loss(output[one], target[one])))
             for metric in self.metrics[name].values():
                 metric.update(output, target)
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Per task its metrics by name, and `loss`: the batches' mean, weighted by their labelled samples.
+        """Per task its metrics by name, and `loss`: the mean of the labelled images' own.
 
         NaN where no process has found a label of the task.
         """
         result = {}
         for task, metrics in self.metrics.items():
-            sums = torch.tensor([(loss * count, count) for loss, count in self.losses[task]], dtype=torch.float64)
-            total, counted = joint_sum(sums.reshape(-1, 2).sum(dim=0)).tolist()
+            losses = self.losses[task]
+            total, counted = joint_sum(torch.tensor([math.fsum(losses), len(losses)], dtype=torch.float64)).tolist()
             values: dict[str, float] = {}
             for key, metric in metrics.items():
                 found = _joint(metric) if counted or isinstance(metric, StreamingMetric) else float("nan")
@@ -78,27 +86,24 @@ def _joint(metric: Metric) -> Any:
 def evaluate(
     model: MultiTaskModel, batches: Iterable[Mapping[str, Any]], advance: Advance | None = None
 ) -> dict[str, dict[str, float]]:
-    """All metrics of every task over `batches`, the slow ones as well, in eval mode; the model's mode is restored.
+    """All metrics of every task over `batches`, the slow ones as well, in eval mode; every module's mode is restored.
 
     Args:
-        model: on any device; the metrics are computed on the CPU.
+        model: on any device and in any precision, which the images take; the metrics are computed on the CPU.
         batches: as `Collate` makes them; a sample without a task's label is skipped there.
         advance: called after every batch.
 
     Returns:
-        Per task its metrics by name, and `loss`, the batches' mean, weighted by their labelled samples.
+        Per task its metrics by name, and `loss`, the mean of the labelled images' own.
     """
     metrics = TaskMetrics(model.tasks.values(), final=True)
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
+    like = placement(model.backbone.frozen)
+    with modes_kept(model):
+        model.eval()
         for batch in batches:
-            metrics.update(model(read_images(batch).to(device)), batch)
+            metrics.update(model(read_images(batch).to(like)), batch)
             if advance:
                 advance()
-    finally:
-        model.train(training)
     return metrics.compute()
 
 

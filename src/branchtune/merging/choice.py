@@ -9,9 +9,9 @@ from typing import Any
 from branchtune.errors import UserError, unknown
 from branchtune.scalars import whole
 
-#: multiply-accumulates and operations per second of a device, and whether it computes while the next are issued;
-#: orders of magnitude, for a choice between two ways of computing the same
-_RATES = {"cpu": (2e10, 2e5, False), "other": (2e13, 1e5, True)}
+#: multiply-accumulates, bytes of weights and operations per second of a device, and whether it computes while the next
+#: are issued; orders of magnitude, for a choice between two ways of computing the same
+_RATES = {"cpu": (6e10, 8e9, 4e4, False), "other": (2e13, 1e12, 1e5, True)}
 #: operations that a live adapter adds at a site: stacking, reshaping, two products, an addition, their hook
 _OPERATIONS_PER_SITE = 8
 #: the least share of a level's time that copies of its weights must save
@@ -181,14 +181,15 @@ def _choice(fact: LevelFacts, merged: bool, why_merged: str, why_live: str) -> L
 def _seconds(fact: LevelFacts, batch: int, device: str) -> tuple[float, float]:
     """With live adapters on the folded batch, and merged, group by group.
 
-    One folded pass issues every operation once, and more for the adapters; one pass per group issues every operation
-    once per group. A device that computes while operations are issued takes the longer of both.
+    One folded pass issues every operation once, and more for the adapters, and reads the weights once; one pass per
+    group does both once per group. A device that computes while operations are issued takes the longer of both.
     """
-    macs_rate, operations_rate, overlaps = _RATES.get(device, _RATES["other"])
+    macs_rate, bytes_rate, operations_rate, overlaps = _RATES.get(device, _RATES["other"])
 
     def seconds(passes: int, operations: int, macs: int) -> float:
         issued = passes * operations / operations_rate
-        computed = (passes * fact.once_macs + batch * fact.groups * macs) / macs_rate
+        read = passes * fact.parameters * fact.size / bytes_rate
+        computed = (passes * fact.once_macs + batch * fact.groups * macs) / macs_rate + read
         return max(issued, computed) if overlaps else issued + computed
 
     live = seconds(1, fact.operations + _OPERATIONS_PER_SITE * fact.sites, fact.frozen_macs + fact.adapter_macs)

@@ -42,9 +42,9 @@ def plan(
         groups: number of groups per level, e.g. (1, 1, 2, 4); instead of a budget.
         budget: backbone and adapter MACs as a multiple of one plain backbone pass, e.g. 1.6; decoders do not count.
         budget_params: adapter parameters. Both budgets may be given together.
-        adapter_params: instead of `budget_params`, where the ranks follow the tree so that its adapters hold at most
-            this many whatever its shape (`with_ranks_within`): they then take about the same work in every tree. No
-            effect beside `groups`.
+        adapter_params: beside `budget`, in place of `budget_params`, where the ranks follow the tree so that its
+            adapters hold at most this many whatever its shape (`with_ranks_within`): they then take about the same work
+            in every tree. No effect beside `groups`.
         keep_agreeing: part no groups whose affinity is zero or above on average. Levels then have fewer groups than
             `groups` says or the budget allows where tasks agree: a fork between them would divide the parameters
             and the data that each is trained with, and end no conflict.

@@ -35,12 +35,16 @@ class RunDirectory:
         settings: of the run; nothing is written before `create`.
 
     Raises:
-        UserError: the directory holds a run of another configuration.
+        UserError: the directory holds a run of another configuration, or a comparison.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.path = Path(settings.config.output) / settings.config.name
         self.settings = settings
+        if self.has("comparison.json"):
+            raise UserError(
+                f"{self.path} holds a comparison, whose report.html a run would replace: choose another --name"
+            )
         if self.has("config.yaml"):
             self._check_same(self.path / "config.yaml")
 
@@ -57,7 +61,10 @@ class RunDirectory:
     def _check_same(self, known: Path) -> list[str]:
         """The keys that differ from those of the run; a `UserError` where one of them may not."""
         try:
-            old = resolved(known.read_text(encoding="utf-8"))
+            text = known.read_text(encoding="utf-8")
+            if text == self.settings.text():  # the same command again, whose file need not be parsed
+                return []
+            old = resolved(text)
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{known} is damaged: delete {self.path} or choose another --name") from error
         new = self.settings.flat()

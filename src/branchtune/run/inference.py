@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from branchtune.backbone.check import placement
 from branchtune.data.transforms import Transform
 from branchtune.decoders.resample import resize, resized_rows
 from branchtune.model import MultiTaskModel
@@ -34,8 +35,11 @@ def pixels_of(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> NDA
 
 
 def raw_outputs(model: MultiTaskModel, images: Tensor, tasks: Collection[str]) -> dict[str, Tensor]:
-    """What the decoders of these tasks return for `[B, 3, h, w]`, not yet activated: `[B, C, h, w]`, or `[B, C]`."""
-    features = model.backbone(images, list(tasks), {})
+    """What the decoders of these tasks return for `[B, 3, h, w]`, not yet activated: `[B, C, h, w]`, or `[B, C]`.
+
+    The images take the model's device and precision.
+    """
+    features = model.backbone(images.to(placement(model.backbone.frozen)), list(tasks), {})
     return {name: model.decoders[name](features[name], (images.shape[2], images.shape[3])) for name in tasks}
 
 

@@ -19,12 +19,12 @@ from branchtune.decoder_fit import fit_decoders
 from branchtune.errors import UserError
 from branchtune.evaluation.evaluate import evaluate
 from branchtune.model import MultiTaskModel
-from branchtune.planning import describe_plan
 from branchtune.progress import Advance, Reporter
 from branchtune.run.directory import LAST_CHECKPOINT, RunDirectory
 from branchtune.run.lock import locked
 from branchtune.run.manifest import manifest
 from branchtune.run.results import Results, measure_cost
+from branchtune.run.say_plan import say_plan
 from branchtune.run.team import together
 from branchtune.run.unchanged import check_unchanged
 from branchtune.run.workbench import Workbench
@@ -223,8 +223,8 @@ class Phases:
         plans = self.config.method == "branched" and self.bench.start is None
         if plans and wanted.keep_agreeing and wanted.groups not in (None, counts):
             reporter.say(f"tasks that agree stay together: groups {counts} instead of {wanted.groups}")
-        width = reporter.console.width
-        reporter.say(describe_plan(tree, self.bench.spec, adapter, width=width, ascii_only=reporter.ascii_only))
+        known = self.bench.measures and self.run.has(AFFINITY)
+        say_plan(tree, Affinity.load(self.run.file(AFFINITY)) if known else self.bench.spec, adapter, reporter)
         return tree
 
     def finish(self, model: MultiTaskModel, training: Training) -> Results:

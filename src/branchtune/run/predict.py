@@ -110,7 +110,7 @@ def predict(
         for batch in loader:
             skipped += [item for item in batch if isinstance(item, str)]
             read = [item for item in batch if not isinstance(item, str)]
-            raw = raw_outputs(model, torch.stack([r.image for r in read]).to(bench.device), wanted) if read else {}
+            raw = raw_outputs(model, torch.stack([r.image for r in read]), wanted) if read else {}
             for index, item in enumerate(read):
                 outputs = [ImageOutput(model.tasks[name], raw[name][index], item.size) for name in wanted]
                 folder.write(item.stem, outputs, item.small)

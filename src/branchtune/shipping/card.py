@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from branchtune.backbone.check import image_channels
 from branchtune.backbone.source import ELSEWHERE, PACKAGED, BackboneSource
 from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
@@ -31,7 +32,7 @@ import torch
 import branchtune as bt
 
 {loading}
-images = torch.zeros(1, 3, {height}, {width})  # normalised as said below
+images = torch.zeros(1, {channels}, {height}, {width})  # normalised as said below
 outputs = model(images)  # {{"{first}": {shape}, ...}}
 ```
 
@@ -58,6 +59,7 @@ def model_card(
         counts="\n".join(f"| {owner} | {count:,} |" for owner, count in config.parameters.items()),
         loading=f'model = bt.MultiTaskModel.from_pretrained("{name}"{_backbone_argument(config)})',
         metrics=_metrics(model, metrics or {}),
+        channels=image_channels(model.backbone.frozen),
         height=height,
         width=width,
         first=first.name,
@@ -123,7 +125,7 @@ def _notes(model: MultiTaskModel, config: ModelConfig) -> list[str]:
     height, width = model.spec.image_size
     notes = [f"Trained on images of {height}x{width} pixels (height x width)."]
     cfg = getattr(model.backbone.frozen, "pretrained_cfg", None) or {}
-    if "mean" in cfg and "std" in cfg:
+    if "mean" in cfg and "std" in cfg and len(cfg["mean"]) == image_channels(model.backbone.frozen):
         notes[0] += f" They enter normalised: mean {tuple(cfg['mean'])}, standard deviation {tuple(cfg['std'])}."
     if config.source is not None:
         notes.append(f"Backbone: {config.source}.")

@@ -98,4 +98,6 @@ def _with_tuples(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """JSON has no tuples: lists become tuples where the constructor's annotation says so."""
     parameters = inspect.signature(cls).parameters
     tuples = {name for name, parameter in parameters.items() if str(parameter.annotation).startswith("tuple")}
-    return {name: tuple(value) if name in tuples else value for name, value in arguments.items()}
+    return {
+        name: tuple(value) if name in tuples and isinstance(value, list) else value for name, value in arguments.items()
+    }

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
 from torch import nn
 from torch.export import ExportedProgram
@@ -21,7 +20,6 @@ from branchtune.tasks.task import Task
 if TYPE_CHECKING:
     from branchtune.shipping.graph import Outputs
 
-_LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (torch, timm, branchtune))
 _WAY_OUT = "write it with tensor operations, or leave the task out (tasks=[...])"
 
 
@@ -117,7 +115,10 @@ def _place(error: Exception, module: nn.Module) -> tuple[str, str]:
 
 def _own_line(file: str, number: int | str) -> str:
     """A line of the user's own code; nothing for a line of a library."""
-    return "" if file.startswith((*_LIBRARIES, "<")) else f" ({Path(file).name}, line {number})"
+    import timm  # longer to import than torch, and only an error needs it
+
+    libraries = [str(Path(str(package.__file__)).parent) for package in (torch, timm, branchtune)]
+    return "" if file.startswith((*libraries, "<")) else f" ({Path(file).name}, line {number})"
 
 
 def _describe(path: str) -> str:

@@ -1,43 +1,20 @@
-"""A model's folder on the Hugging Face Hub: download one, upload one. Only the files of a saved model travel."""
+"""A saved model's files to the Hugging Face Hub, in one commit."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
+from branchtune.shipping.download import one_line
 from branchtune.shipping.files import FILES
 from branchtune.shipping.save import save_pretrained
-
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def local_folder(path: str | os.PathLike[str], revision: str | None = None, token: str | bool | None = None) -> Path:
-    """The folder at `path`, or the local copy of the Hub's repository of that name ("user/name").
-
-    Args:
-        revision: branch, tag or commit of the repository.
-        token: of the Hub, for a private repository; default: the one that `hf auth login` stored.
-
-    Raises:
-        UserError: neither exists, a revision of a local folder is asked for, or the repository cannot be downloaded.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise UserError(f"a model's folder is a path, got {path!r}: pass the folder that save_pretrained wrote")
-    folder = Path(path)
-    if folder.is_dir():
-        if revision is not None:
-            raise UserError(f"{path} is a local folder, which has no revision {revision!r}: leave revision= out")
-        return folder
-    if folder.exists():
-        raise UserError(f"{path} is a file: pass the folder that save_pretrained wrote")
-    if folder.parent.is_dir() or not _REPOSITORY.fullmatch(os.fspath(path)):
-        raise UserError(f"{path}: no such folder, pass the one that save_pretrained wrote")
-    return _download(os.fspath(path), revision, token)
 
 
 def push_to_hub(
@@ -74,8 +51,7 @@ def push_to_hub(
     """
     import huggingface_hub
 
-    if not isinstance(repo_id, str) or not re.fullmatch(r"([\w.-]+/)?[\w.-]+", repo_id):
-        raise UserError(f"repo_id={repo_id!r} names no repository: pass 'user/name'")
+    _check_name(repo_id)
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "model"
         save_pretrained(model, files, card=card, metrics=metrics, name=repo_id)
@@ -96,25 +72,48 @@ def push_to_hub(
             raise
         except Exception as error:
             raise UserError(
-                f"{repo_id} cannot be written on the Hugging Face Hub ({_reason(error)}): check the name, the "
+                f"{repo_id} cannot be written on the Hugging Face Hub ({one_line(error)}): check the name, the "
                 "connection and the login (hf auth login, or token=)"
             ) from error
     return str(commit.commit_url)
 
 
-def _download(repository: str, revision: str | None, token: str | bool | None) -> Path:
-    import huggingface_hub
+def save_and_push(
+    model: MultiTaskModel,
+    save_directory: str | os.PathLike[str],
+    repo_id: str | None = None,
+    *,
+    card: str | None = None,
+    metrics: Mapping[str, Mapping[str, float]] | None = None,
+    name: str | None = None,
+    **kwargs: Any,
+) -> str:
+    """`save_pretrained(save_directory, push_to_hub=True)` of a model: its folder, and then the same on the Hub.
 
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(repository, revision=revision, token=token, allow_patterns=list(FILES))
-        )
-    except Exception as error:
-        raise UserError(
-            f"{repository} is no folder here and cannot be downloaded from the Hugging Face Hub ({_reason(error)}): "
-            "check the name and the connection, or pass a local folder"
-        ) from error
+    Args:
+        model: as of `save_pretrained`.
+        save_directory: likewise.
+        repo_id: as of `push_to_hub`; default: the name of the folder.
+        card: the text of README.md in both places, see `save_pretrained`.
+        metrics: by task, for the card.
+        name: by which the card in the folder loads the model; that on the Hub does so by the repository's name.
+        kwargs: further arguments of `push_to_hub`.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UserError: as of these two. A wrong name is refused before anything is written; if the Hub fails, the folder is
+            complete.
+    """
+    if repo_id is None:
+        repo_id = Path(save_directory).resolve().name
+    _check_name(repo_id)
+    inspect.signature(push_to_hub).bind(model, repo_id, **kwargs)  # a wrong argument is found before files are written
+    save_pretrained(model, save_directory, card=card, metrics=metrics, name=name)
+    return push_to_hub(model, repo_id, card=card, metrics=metrics, **kwargs)
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def _check_name(repo_id: Any) -> None:
+    if not isinstance(repo_id, str) or not re.fullmatch(r"([\w.-]+/)?[\w.-]+", repo_id):
+        raise UserError(f"repo_id={repo_id!r} names no repository: pass 'user/name'")

@@ -12,8 +12,8 @@ from torch import nn
 from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
 from branchtune.shipping.config import ModelConfig
+from branchtune.shipping.download import Download, local_folder
 from branchtune.shipping.files import ADAPTERS, CONFIG, DECODERS, check_hash, read_config, read_tensors
-from branchtune.shipping.hub import local_folder
 from branchtune.shipping.tensors import adapter_tensors, decoder_tensors, fill
 
 
@@ -26,6 +26,9 @@ def load_pretrained(
     device: str | torch.device | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
     checkpoint_levels: bool | Sequence[int] = False,
 ) -> MultiTaskModel:
     """Load what `save_pretrained` wrote, in eval mode. Nothing is unpickled; a backbone of other weights is refused.
@@ -37,6 +40,10 @@ def load_pretrained(
         device: where to put the model; default: the backbone's.
         revision: branch, tag or commit of a repository of the Hub.
         token: of the Hub, for a private repository; default: the one that `hf auth login` stored.
+        cache_dir: where its files are kept; default: the Hub's cache. As the next two, this is for the model's files
+            alone; the backbone's weights come as `create_backbone` gets them.
+        local_files_only: take a repository that was downloaded before, without asking the network.
+        force_download: download a repository again.
         checkpoint_levels: of `MultiTaskModel`, where the model is to be trained further; it is not saved with it.
 
     Raises:
@@ -44,7 +51,7 @@ def load_pretrained(
             again or checkpointed, or is not the one that the model was trained on; a class of the user's own cannot be
             imported.
     """
-    folder = local_folder(path, revision, token)
+    folder = local_folder(path, Download(revision, token, cache_dir, local_files_only, force_download))
     config = read_model_config(folder)
     adapters, decoders = read_tensors(folder / ADAPTERS), read_tensors(folder / DECODERS)
     if backbone is not None and backbone_checkpoint is not None:

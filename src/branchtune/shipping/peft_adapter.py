@@ -16,6 +16,7 @@ from branchtune.backbone.clone import clone_sharing_weights
 from branchtune.backbone.spec import Site
 from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
+from branchtune.shipping.quiet import quiet
 from branchtune.snapshot import ModelSnapshot
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def task_adapter(model: MultiTaskModel, task: str) -> PeftModel:
     from peft import get_peft_model
 
     frozen = model.backbone.frozen
-    with without_grouping_warning():
+    with quiet(), without_grouping_warning():  # torch logs warnings about torchao, which peft imports
         adapted: Any = get_peft_model(clone_sharing_weights(frozen), lora_config(model))
     base = adapted.get_base_model()
     path = model.tree.path(task)

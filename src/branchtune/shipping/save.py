@@ -21,7 +21,7 @@ from branchtune.snapshot import ModelSnapshot
 
 def save_pretrained(
     model: MultiTaskModel,
-    path: str | os.PathLike[str],
+    save_directory: str | os.PathLike[str],
     *,
     card: str | None = None,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
@@ -34,7 +34,7 @@ def save_pretrained(
 
     Args:
         model: any model, also one whose backbone cannot be created again: then the card says that it must be passed.
-        path: a new folder, or one of a model saved before, which is replaced.
+        save_directory: a new folder, or one of a model saved before, which is replaced.
         card: the text of README.md; default: one made from the model.
         metrics: by task, such as `evaluate` returns, for the card.
         name: by which the card loads the model; default: that of the folder.
@@ -50,7 +50,7 @@ def save_pretrained(
             f"a {model.kind} model is not saved: save the model that it was made from, and after loading call "
             f"MultiTaskModel.from_pretrained(path).{model.instead_of_saving}"
         )
-    path = Path(path)
+    path = Path(save_directory)
     _check_folder(path)
     weights = {ADAPTERS: to_bytes(adapter_tensors(model)), DECODERS: to_bytes(decoder_tensors(model))}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in weights.items()}

@@ -6,14 +6,18 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
+
+# Not from typing: jsonargparse would execute the guarded import, which takes longer than that of torch.
+from typing_extensions import TYPE_CHECKING
 
 from branchtune.errors import UserError
 from branchtune.ignored import IGNORED_CLASS
-from branchtune.metrics.mean_iou import MeanIoU
 from branchtune.scalars import whole
 from branchtune.tasks.masked import full_precision, mean_over
 from branchtune.tasks.task import TargetKind, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class ClassMap(Task):
@@ -45,4 +49,6 @@ class ClassMap(Task):
         return mean_over(total, target != IGNORED_CLASS)
 
     def metrics(self) -> dict[str, Metric]:
+        from branchtune.metrics.mean_iou import MeanIoU
+
         return {"miou": MeanIoU(self.out_channels)}

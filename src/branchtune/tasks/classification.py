@@ -6,14 +6,18 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
+
+# Not from typing: jsonargparse would execute the guarded import, which takes longer than that of torch.
+from typing_extensions import TYPE_CHECKING
 
 from branchtune.errors import UserError
 from branchtune.ignored import IGNORED_LABEL
-from branchtune.metrics.accuracy import TopOneAccuracy
 from branchtune.scalars import whole
 from branchtune.tasks.masked import full_precision, mean_over
 from branchtune.tasks.task import TargetKind, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class ImageClassification(Task):
@@ -42,4 +46,6 @@ class ImageClassification(Task):
         return mean_over(total, target != IGNORED_LABEL)
 
     def metrics(self) -> dict[str, Metric]:
+        from branchtune.metrics.accuracy import TopOneAccuracy
+
         return {"accuracy": TopOneAccuracy()}

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor
-from torchmetrics import Metric
 
-from branchtune.metrics.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
+# Not from typing: jsonargparse would execute the guarded import, which takes longer than that of torch.
+from typing_extensions import TYPE_CHECKING
+
 from branchtune.tasks.masked import masked_l1
 from branchtune.tasks.task import TargetKind, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Depth(Task):
@@ -35,5 +39,7 @@ class Depth(Task):
         return masked_l1(output[:, 0], target, ~target.isnan())
 
     def metrics(self) -> dict[str, Metric]:
+        from branchtune.metrics.depth_error import DepthAbsRel, DepthLogRMSE, DepthRMSE, DepthWithin
+
         within: dict[str, Metric] = {f"delta{k}": DepthWithin(k) for k in (1, 2, 3)}
         return {"rmse": DepthRMSE(), "log_rmse": DepthLogRMSE(), "abs_rel": DepthAbsRel(), **within}

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor
-from torchmetrics import Metric
+
+# Not from typing: jsonargparse would execute the guarded import, which takes longer than that of torch.
+from typing_extensions import TYPE_CHECKING
 
 from branchtune.errors import UserError
-from branchtune.metrics.edge_f import BestEdgeF
-from branchtune.metrics.edge_matching import MatchedEdgeF
 from branchtune.scalars import real
 from branchtune.tasks.balanced_bce import balanced_bce
 from branchtune.tasks.masked import full_precision
 from branchtune.tasks.task import TargetKind, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Edges(Task):
@@ -66,7 +69,11 @@ class Edges(Task):
         return balanced_bce(output[:, 0], target, self.positive_weight)
 
     def metrics(self) -> dict[str, Metric]:
+        from branchtune.metrics.edge_f import BestEdgeF
+
         return {"best_f_dt": BestEdgeF()}
 
     def final_metrics(self) -> dict[str, Metric]:
+        from branchtune.metrics.edge_matching import MatchedEdgeF
+
         return {} if self.match_dist is None else {"matched": MatchedEdgeF(self.match_dist)}

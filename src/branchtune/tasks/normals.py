@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor
-from torchmetrics import Metric
 
-from branchtune.metrics.angle_distribution import AngleDistribution
-from branchtune.metrics.angular_error import MeanAngularError
+# Not from typing: jsonargparse would execute the guarded import, which takes longer than that of torch.
+from typing_extensions import TYPE_CHECKING
+
 from branchtune.tasks.masked import full_precision, masked_l1
 from branchtune.tasks.targets import valid_elements
 from branchtune.tasks.task import TargetKind, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 SHORTEST = 1e-6
 
@@ -47,4 +50,7 @@ class Normals(Task):
         return masked_l1(output, target, valid)
 
     def metrics(self) -> dict[str, Metric]:
+        from branchtune.metrics.angle_distribution import AngleDistribution
+        from branchtune.metrics.angular_error import MeanAngularError
+
         return {"mean_angle": MeanAngularError(), "distribution": AngleDistribution()}

@@ -6,12 +6,16 @@ from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
-from branchtune.metrics.rmse import RMSE
+# Not from typing: jsonargparse would execute the guarded import, which takes longer than that of torch.
+from typing_extensions import TYPE_CHECKING
+
 from branchtune.scalars import whole
 from branchtune.tasks.masked import check_same_shape, full_precision, masked, masked_mean
 from branchtune.tasks.task import TargetKind, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class ImageRegression(Task):
@@ -42,4 +46,6 @@ class ImageRegression(Task):
         return masked_mean(losses, valid)
 
     def metrics(self) -> dict[str, Metric]:
+        from branchtune.metrics.rmse import RMSE
+
         return {"rmse": RMSE()}

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor
-from torchmetrics import Metric
 
-from branchtune.metrics.saliency_f import MaxF
-from branchtune.metrics.saliency_iou import MaxIoU
+# Not from typing: jsonargparse would execute the guarded import, which takes longer than that of torch.
+from typing_extensions import TYPE_CHECKING
+
 from branchtune.tasks.balanced_bce import balanced_bce
 from branchtune.tasks.masked import full_precision
 from branchtune.tasks.task import TargetKind, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Saliency(Task):
@@ -41,4 +44,7 @@ class Saliency(Task):
         return balanced_bce(output[:, 0], target)
 
     def metrics(self) -> dict[str, Metric]:
+        from branchtune.metrics.saliency_f import MaxF
+        from branchtune.metrics.saliency_iou import MaxIoU
+
         return {"max_iou": MaxIoU(), "max_f": MaxF()}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from branchtune.atomic import write_text
 from branchtune.batch import read_batch
 from branchtune.model import MultiTaskModel
+from branchtune.modes import modes_kept
 from branchtune.tables.csv_text import csv_text
 from branchtune.training.losses import task_losses
 from branchtune.training.module import MultiTaskModule
@@ -111,7 +112,8 @@ def gradient_cosines(model: MultiTaskModel, batch: dict[str, Any]) -> list[dict[
     """
     nodes = shared_nodes(model)
     parameters = [parameter for own in nodes.values() for parameter in own]
-    with torch.enable_grad(), _evaluating(model):
+    with torch.enable_grad(), modes_kept(model):
+        model.eval()
         found = read_batch(batch, model.trained_tasks, like=next(model.parameters()))
         if not found.targets:
             return []
@@ -137,17 +139,6 @@ def _unit(parts: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) ->
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     norm = flat.norm()
     return flat / norm if bool(norm > 0) and bool(norm.isfinite()) else None
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager

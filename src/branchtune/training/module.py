@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ ADVICE = "lower the learning rate or its weight, or check these labels; the last
 
 class MultiTaskModule(L.LightningModule):
     """Trains a `MultiTaskModel` on batches made by `Collate`.
+
+    The schedule needs the number of steps: a loader with a length or `limit_train_batches`, and `max_epochs` or
+    `max_steps`.
 
     Args:
         model: the model.
@@ -142,11 +146,20 @@ class MultiTaskModule(L.LightningModule):
         optimizer = self.task_optimizer.build(self.model)
         trainer = self.trainer
         trainer.fit_loop.setup_data()  # else the number of batches is not known yet
+        if math.isinf(trainer.num_training_batches):
+            raise UserError(
+                "the loader does not say how many batches an epoch has, which the schedule of the learning rate needs: "
+                "give the Trainer limit_train_batches, or a dataset with a length"
+            )
         # Lightning's own estimate does not know of the accumulation that manual optimisation does itself.
         per_epoch = -(-int(trainer.num_training_batches) // self.batches_per_step)
         limits = [] if trainer.max_epochs in (None, -1) else [per_epoch * int(trainer.max_epochs or 0)]
-        total = min(limits if trainer.max_steps == -1 else [*limits, trainer.max_steps])
-        scheduler = self.schedule.build(optimizer, per_epoch, total)
+        limits += [] if trainer.max_steps == -1 else [trainer.max_steps]
+        if not limits:
+            raise UserError(
+                "the Trainer sets no end of the training, which the schedule needs: give max_epochs or max_steps"
+            )
+        scheduler = self.schedule.build(optimizer, per_epoch, min(limits))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property

@@ -66,6 +66,7 @@ def parameter_groups(
     Raises:
         UserError: nothing in the model trains, or a parameter that the plan freezes would.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps, whose name it puts before all others
     own = lr if backbone_lr is None else backbone_lr
     rates = {
         "adapters": lr,
@@ -91,7 +92,8 @@ def parameter_groups(
             )
         decays = parameter.ndim > 1 and local not in exempt and not _is_bias_or_position(local)
         group = owner if decays else f"{owner}/no_decay"
-        empty = {"name": group, "params": [], "lr": rates[owner], "weight_decay": weight_decay if decays else 0.0}
+        decay = weight_decay if decays else 0.0
+        empty: dict[str, Any] = {"name": group, "params": [], "lr": rates[owner], "weight_decay": decay}
         groups.setdefault(group, empty)["params"].append(parameter)
     if not groups:
         raise UserError("nothing in the model trains: it has no adapter, no extra and no decoder with parameters")

@@ -31,6 +31,9 @@ RESERVED = {
     "strategy": "runs of several devices use DDP, with options that tasks without labels need",
     "barebones": "it leaves out what a run writes",
 }
+# What keeps the weights as they are, by all names that Lightning has for it; other precisions convert the model, whose
+# frozen weights are then no longer those of the backbone, and round the labels of a batch with its images.
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 # What Lightning must not do under manual optimisation, and `MultiTaskModule` then does.
 MANUAL_KEYS = ("gradient_clip_val", "accumulate_grad_batches")
 
@@ -97,6 +100,7 @@ def _check_keys(config: RunConfig) -> None:
         if name not in loggers:
             raise unknown("logger", name, loggers)
     _check_length(keys)
+    _check_precision(keys)
     _check_validation(config)
     if config.optimizer.per_task_gradients:
         _check_manual(config)
@@ -111,6 +115,15 @@ def _check_length(keys: dict[str, Any]) -> None:
         raise UserError("trainer sets no end of the training: give trainer.max_epochs or trainer.max_steps")
     if keys.get("limit_train_batches") == 0:
         raise UserError("trainer.limit_train_batches=0 leaves nothing to train on: give at least 1, or null")
+
+
+def _check_precision(keys: dict[str, Any]) -> None:
+    precision = keys.get("precision")
+    if precision is not None and str(precision) not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision={precision}: a run takes 32-true, bf16-mixed or 16-mixed; what else Lightning knows "
+            "converts the frozen backbone and the labels, too"
+        )
 
 
 def _check_validation(config: RunConfig) -> None:

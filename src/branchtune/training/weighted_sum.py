@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 # Not from typing: jsonargparse would execute the guarded imports, and the command line's help would load torch.
 from typing_extensions import TYPE_CHECKING
@@ -45,4 +46,8 @@ class WeightedSum(TaskOptimizer):
         # One kernel for all parameters: the many small calls take 4 to 5 % of a step on a CPU core. On a GPU torch's
         # default does as well, and goes with loss scaling and clipping together, as the fused kernel does not.
         fused = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused or None)
+        optimizer: Any = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused or None)
+        # That it could divide by a loss scale itself is why Lightning refuses to clip under any mixed precision, bf16
+        # without a scale as well; left to the scaler it is clipped as any other.
+        optimizer._step_supports_amp_scaling = False
+        return optimizer

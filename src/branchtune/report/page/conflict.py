@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from branchtune.report.page.chart import Chart, Point, Series, line_chart
+from branchtune.report.page.most_rows import strongest
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.svg import colour, short
 from branchtune.tables.cells import Cells
@@ -17,11 +18,16 @@ LINES = 6
 
 @dataclass(frozen=True)
 class Conflict:
-    """A chart per level, the legend that they share, and for one run the numbers in a table."""
+    """A chart per level, the legend that they share, and for one run the numbers in a table.
+
+    Attributes:
+        left_out: what to say of rows that the table lacks.
+    """
 
     charts: list[Chart]
     legend: Sequence[Series]
     table: Cells | None = None
+    left_out: str = ""
 
 
 def run_conflict(run: RunData) -> Conflict | None:
@@ -40,7 +46,7 @@ def run_conflict(run: RunData) -> Conflict | None:
         lines = [Series(s.label, here.get(s.label, []), s.colour) for s in legend] if few else [_range(here)]
         chart = line_chart(f"level {level}: cosine", lines)
         charts += [chart] if chart else []
-    return Conflict(charts, legend, _table(pairs))
+    return Conflict(charts, legend, *_table(pairs))
 
 
 def several_conflicts(runs: Sequence[RunData], titles: Sequence[str]) -> Conflict:
@@ -74,11 +80,12 @@ def _range(lines: dict[str, list[Point]]) -> Series:
     return Series("mean over pairs", mean, colour(0), band=[(min(at[x]), max(at[x])) for x in epochs])
 
 
-def _table(pairs: dict[tuple[int, str], list[Point]]) -> Cells:
+def _table(pairs: dict[tuple[int, str], list[Point]]) -> tuple[Cells, str]:
     body = []
-    for (level, name), line in sorted(pairs.items()):
+    shown, left_out = strongest(sorted(pairs.items()), lambda row: -statistics.fmean(y for _, y in row[1]))
+    for (level, name), line in shown:
         values = [y for _, y in line]
         lowest = min(line, key=lambda point: point[1])
         numbers = [short(values[0]), f"{short(lowest[1])} (epoch {lowest[0]:.0f})", short(statistics.fmean(values))]
         body.append([str(level), name, *numbers, short(values[-1])])
-    return Cells("", ["level", "tasks", "first", "lowest", "mean", "last"], body)
+    return Cells("", ["level", "tasks", "first", "lowest", "mean", "last"], body), left_out

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from branchtune.backbone.check import placement
 from branchtune.batch import read_batch, read_images
 from branchtune.errors import UserError, reason_of
 from branchtune.ignored import IGNORED_CLASS
@@ -123,7 +124,7 @@ def make_gallery(run: RunData, reporter: Reporter) -> Gallery:
     with reporter.track("gallery", len(loader)) as advance:
         losses: list[dict[str, float]] = []
         for batch in loader:
-            losses += _losses(model, batch, bench.device)
+            losses += _losses(model, batch)
             advance()
     scores = _scores(losses)
     order = sorted((index for index, score in enumerate(scores) if np.isfinite(score)), key=lambda i: scores[i])
@@ -134,7 +135,7 @@ def make_gallery(run: RunData, reporter: Reporter) -> Gallery:
     chosen = [*best, *worst]
     assert loader.collate_fn is not None
     raw = loader.collate_fn([loader.dataset[index] for index in chosen])
-    outputs = _outputs(model, raw, bench.device)
+    outputs = _outputs(model, raw)
     predictions = {name: task.prediction(outputs[name]) for name, task in model.tasks.items()}
     scales = _scales(model.tasks, predictions, raw)
     cases = []
@@ -159,14 +160,14 @@ def _few(size: int | None) -> int:
 
 
 @torch.no_grad()
-def _outputs(model: MultiTaskModel, raw: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
-    like = next(model.parameters())
-    return {name: value.float().cpu() for name, value in model(read_images(raw).to(device, like.dtype)).items()}
+def _outputs(model: MultiTaskModel, raw: Mapping[str, Any]) -> dict[str, Tensor]:
+    images = read_images(raw).to(placement(model.backbone.frozen))
+    return {name: value.float().cpu() for name, value in model(images).items()}
 
 
-def _losses(model: MultiTaskModel, raw: Mapping[str, Any], device: torch.device) -> list[dict[str, float]]:
+def _losses(model: MultiTaskModel, raw: Mapping[str, Any]) -> list[dict[str, float]]:
     """Per image its loss by task, of the tasks that it has a label of."""
-    outputs, found = _outputs(model, raw, device), read_batch(raw, model.tasks)
+    outputs, found = _outputs(model, raw), read_batch(raw, model.tasks)
     rows: list[dict[str, float]] = [{} for _ in found.images]
     for name, target in found.targets.items():
         for row in found.labelled[name].nonzero()[:, 0].tolist():

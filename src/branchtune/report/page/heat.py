@@ -7,7 +7,12 @@ import math
 from dataclasses import dataclass
 
 from branchtune.affinity.matrix import Affinity, Matrix
+from branchtune.report.page.heat_picture import heat_picture
+from branchtune.report.page.most_rows import strongest
 from branchtune.tables.numbers import rounded
+
+# Tasks of a map whose cells have numbers, each of which takes 160 bytes of the page.
+MOST_OVERALL, MOST_OF_A_LEVEL = 60, 30
 
 
 @dataclass(frozen=True)
@@ -26,25 +31,30 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """One matrix, with a row and a column per task."""
+    """One matrix, with a row and a column per task; a picture as a data URI instead of rows where they are many."""
 
     title: str
     tasks: tuple[str, ...]
     rows: list[list[HeatCell]]
+    picture: str | None = None
 
 
 def heat_maps(affinity: Affinity) -> list[HeatMap]:
-    """The corrected affinity over all levels, then at every level."""
+    """The corrected affinity over all levels, then at every level; of many tasks those of the levels are pictures."""
     return [_heat_map(affinity, level) for level in (None, *range(len(affinity.spec.levels)))]
 
 
-def plain_cosines(affinity: Affinity) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of a table with the measured value of every pair, overall and by level, and its error."""
+def plain_cosines(affinity: Affinity) -> tuple[list[str], list[list[str]], str]:
+    """Heading and rows of a table with the measured value of every pair, overall and by level, and its error.
+
+    The last is what to say where rows are left out, those of the smallest cosines over all levels.
+    """
     levels = [None, *range(len(affinity.spec.levels))]
     heading = ["tasks", *(_title(level) for level in levels)]
-    pairs = itertools.combinations_with_replacement(range(len(affinity.tasks)), 2)
-    rows = [[_pair(affinity, a, b), *(_measured(affinity, level, a, b) for level in levels)] for a, b in pairs]
-    return heading, rows
+    pairs = list(itertools.combinations_with_replacement(range(len(affinity.tasks)), 2))
+    shown, left_out = strongest(pairs, lambda pair: abs(float(affinity.overall[pair])))
+    rows = [[_pair(affinity, a, b), *(_measured(affinity, level, a, b) for level in levels)] for a, b in shown]
+    return heading, rows, left_out
 
 
 def _title(level: int | None) -> str:
@@ -54,6 +64,8 @@ def _title(level: int | None) -> str:
 def _heat_map(affinity: Affinity, level: int | None) -> HeatMap:
     values, (_, errors) = affinity.corrected(level), _matrices(affinity, level)
     count = range(len(affinity.tasks))
+    if len(affinity.tasks) > (MOST_OVERALL if level is None else MOST_OF_A_LEVEL):
+        return HeatMap(_title(level), affinity.tasks, [], heat_picture(values))
 
     def cell(a: int, b: int) -> HeatCell:
         value, unclear = rounded(float(values[a, b])), bool(values[a, b] == 0 < errors[a, b] < math.inf)

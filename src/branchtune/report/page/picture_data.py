@@ -12,7 +12,7 @@ from PIL import Image
 
 Picture = NDArray[np.uint8]
 
-# Bytes of all pictures of a page in base64, which leaves room for the rest of five megabytes.
+# Bytes of all pictures of a page in base64, however little else it has.
 LIMIT = 3_800_000
 # Longest side in pixels: the first that fits is taken.
 SIDES = (288, 224, 176, 136, 104, 80, 56)
@@ -25,18 +25,31 @@ class PictureWriter:
 
     Args:
         pictures: all of them, `[H, W, 3]`.
+        limit: of all together in base64, in bytes.
 
     Attributes:
         fits: whether they keep below the limit, at the smallest side at least.
+        side: the longest one, in pixels.
+        reduced: whether a picture has lost pixels to the limit, not to the largest side.
     """
 
-    def __init__(self, pictures: Sequence[Picture]) -> None:
+    side: int
+
+    def __init__(self, pictures: Sequence[Picture], limit: int = LIMIT) -> None:
         images = {id(picture): _image(picture) for picture in pictures}
-        for side in SIDES:
-            self._known = {key: data_uri(image, side) for key, image in images.items()}
-            self.fits = sum(map(len, self._known.values())) <= LIMIT
-            if self.fits:
+        self.fits = False
+        for self.side in SIDES:
+            self._known: dict[int, str] = {}
+            length = 0
+            for key, image in images.items():
+                self._known[key] = data_uri(image, self.side)
+                length += len(self._known[key])
+                if length > limit:
+                    break
+            else:
+                self.fits = True
                 break
+        self.reduced = any(max(image.size) > self.side for image in images.values())
 
     def __call__(self, picture: Picture) -> str:
         return self._known[id(picture)]

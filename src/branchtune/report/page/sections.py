@@ -10,8 +10,9 @@ from branchtune.pictures.colour import error_gradient
 from branchtune.report.page.dendrogram_svg import dendrogram_drawing
 from branchtune.report.page.gallery import Gallery, pictures
 from branchtune.report.page.heat import heat_maps, plain_cosines
-from branchtune.report.page.html import Section
-from branchtune.report.page.picture_data import PictureWriter
+from branchtune.report.page.html import LIMIT as PAGE
+from branchtune.report.page.html import Section, section_text
+from branchtune.report.page.picture_data import LIMIT, SIDES, PictureWriter
 from branchtune.report.page.run_data import RunData
 from branchtune.report.page.tables import node_table
 from branchtune.report.page.tree_svg import tree_drawing
@@ -45,11 +46,13 @@ def affinity_section(title: str, run: RunData) -> Section:
     affinity = run.affinity
     if affinity is None:
         return Section("affinity", title, "affinity", None)
-    (heading, rows), maps = plain_cosines(affinity), heat_maps(affinity)
+    (heading, rows, left_out), maps = plain_cosines(affinity), heat_maps(affinity)
     data = {
         "maps": maps,
         "dendrogram": dendrogram_drawing(affinity) if len(affinity.tasks) > 1 else None,
         "table": Cells("", heading, rows),
+        "left_out": left_out,
+        "pictures": any(one.picture for one in maps),
         "affinity": affinity,
         "origin": _origin_of_tree(run),
         "unclear": any(cell.unclear for one in maps for row in one.rows for cell in row),
@@ -64,14 +67,25 @@ def _origin_of_tree(run: RunData) -> str:
 
 
 def gallery_section(title: str, gallery: Gallery | str) -> Section:
-    """Best and worst cases, as many as fit into the page, or why there are none."""
+    """Best and worst cases, as many and as large as fit into the page, or why there are none."""
     if isinstance(gallery, str):
         return Section("gallery", title, "gallery", {"missing": gallery})
+    return Section("gallery", title, "gallery", fitted=lambda room: gallery_within(gallery, room))
+
+
+def gallery_within(gallery: Gallery, room: int) -> dict[str, Any]:
+    """What the template shows: smaller pictures first, then fewer cases.
+
+    Args:
+        gallery: all cases.
+        room: bytes that text and pictures may have together.
+    """
     for count in range(len(gallery.best), 0, -1):
         shown = replace(gallery, best=gallery.best[:count], worst=gallery.worst[:count])
-        uri = PictureWriter(pictures(shown))
+        data = {"missing": None, "gallery": shown, "gradient": error_gradient(), "whole": gallery, "smaller": None}
+        text = len(section_text("gallery", data | {"uri": lambda picture: "", "smaller": SIDES[0]}).encode())
+        uri = PictureWriter(pictures(shown), min(LIMIT, room - text))
         if uri.fits:
-            data = {"missing": None, "gallery": shown, "uri": uri, "gradient": error_gradient()}
-            return Section("gallery", title, "gallery", data)
-    reason = f"the pictures of {len(gallery.best[0].panels)} tasks are too many for one page."
-    return Section("gallery", title, "gallery", {"missing": reason})
+            return data | {"uri": uri, "smaller": uri.side if uri.reduced else None}
+    tasks = len(gallery.best[0].panels)
+    return {"missing": f"the pictures of {tasks} tasks are too many for a page of {PAGE // 10**6} MB."}

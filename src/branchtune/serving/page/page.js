@@ -37,11 +37,12 @@ async function ask(url, options) {
   return answer;
 }
 
-function send(image, tasks, format, options) {
+function send(image, tasks, format, { scores = false, ...options } = {}) {
   const form = new FormData();
   form.append("image", image, "image");
   for (const task of tasks) form.append("tasks", task);
   form.append("format", format);
+  form.append("scores", scores);
   return ask("predict", { method: "POST", body: form, ...options });
 }
 
@@ -138,6 +139,7 @@ function figure(task, output, opacity) {
     made.append(element("p", { class: "legend" }, title),
       element("ol", {}, ...order.map(([value, index]) => element("li", {}, `${what} ${index}: ${value?.toFixed(3) ?? "–"}`))));
   }
+  if (task.kind === "classes") buttons.append(download(task.name, "scores.npy"));
   made.append(buttons);
   return made;
 }
@@ -148,22 +150,23 @@ function legend(task, output) {
   return `${bright} is bright: ${output.low.toFixed(2)} to ${output.high.toFixed(2)}${unit} in this image`;
 }
 
-function download(task, format) {
-  const label = `Download ${task} as ${format}`;
-  return element("button", { type: "button", "aria-label": label, onclick: () => save(task, format) }, `.${format}`);
+// Files end as those of `branchtune predict`: "npy", "scores.npy", "png".
+function download(task, ending) {
+  const label = `Download ${task} as ${ending}`;
+  return element("button", { type: "button", "aria-label": label, onclick: () => save(task, ending) }, `.${ending}`);
 }
 
-async function save(task, format) {
-  const shown = state.answer;
+async function save(task, ending) {
+  const shown = state.answer, [format, scores] = ending.split(".").reverse();
   complain("");
   try {
-    const answer = format === "png" ? shown : await send(shown.image, [task], format);
+    const answer = format === "png" ? shown : await send(shown.image, [task], format, { scores: Boolean(scores) });
     const bytes = Uint8Array.from(atob(answer.tasks[task][format]), (letter) => letter.charCodeAt(0));
     const url = URL.createObjectURL(new Blob([bytes]));
-    element("a", { href: url, download: `${stem(shown.name)}.${task}.${format}` }).click();
+    element("a", { href: url, download: `${stem(shown.name)}.${task}.${ending}` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60000);
   } catch (error) {
-    complain(`${task}.${format}: ${error.message}`);
+    complain(`${task}.${ending}: ${error.message}`);
   }
 }
 
