@@ -105,16 +105,40 @@ BAD_VALUES = [
 ]
 
 
+@pytest.mark.parametrize("beside", ["labels", "ignored"])
 @pytest.mark.parametrize(("task", "value", "message"), BAD_VALUES, ids=lambda x: str(x)[:12])
-def test_a_value_out_of_range_is_named(task: Task, value: float, message: str) -> None:
+def test_a_value_out_of_range_is_named(task: Task, value: float, message: str, beside: str) -> None:
     target = target_of(task)
     if task.dense:
+        if beside == "ignored":
+            target[..., 0] = task.missing_target(H, W)[..., 0]
         target[..., 1, 2] = value
     else:
         target.fill_(value)
     with pytest.raises(UserError, match=f"{task.name}.*{message}") as error:
         task.check_target(target, H, W)
     assert "\n" not in str(error.value)
+
+
+LIMITS = [
+    (SemanticSegmentation("semseg", 40), (0, 39), (-1, 40)),
+    (Saliency("saliency"), (0.0, 1.0), (-1e-6, 1 + 1e-6)),
+    (Depth("depth"), (1e-6, 999.9), (0.0, 1000.0)),
+    (Normals("normals"), (0.992, 1.008), (0.988, 1.012)),  # lengths: one component, the others are zero
+]
+
+
+@pytest.mark.parametrize(("task", "inside", "outside"), LIMITS, ids=lambda x: str(x)[:12])
+def test_limits_belong_to_the_range(task: Task, inside: tuple[float, float], outside: tuple[float, float]) -> None:
+    target = target_of(task)
+    for value, valid in ((inside[0], True), (inside[1], True), (outside[0], False), (outside[1], False)):
+        target[..., 1, 2] = 0
+        target[(*(0,) * (target.ndim - 2), 1, 2)] = value
+        if valid:
+            task.check_target(target, H, W)
+        else:
+            with pytest.raises(UserError, match=task.name):
+                task.check_target(target, H, W)
 
 
 def test_a_normal_is_unknown_in_all_channels_or_in_none() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -59,9 +61,17 @@ class ModelConfig:
     train_tasks: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, model: MultiTaskModel, hashes: dict[str, str]) -> ModelConfig:
+    def of(cls, model: MultiTaskModel, files: Mapping[str, bytes]) -> ModelConfig:
+        """Describe a model whose weights `files` hold, by name."""
         branched = model.backbone
         names = _frozen_names(model.spec, branched.extra_names)
+        # SHA-256 takes most of the time that saving takes, and lets other threads run.
+        with ThreadPoolExecutor() as pool:
+            hashes = {name: pool.submit(hashlib.sha256, data) for name, data in files.items()}
+            fingerprint, sketch = None, {}
+            if not branched.train_backbone:
+                fingerprint = pool.submit(weights_fingerprint, branched.frozen, names)
+                sketch = weights_sketch(branched.frozen, names)
         return cls(
             tasks=tuple(model.tasks.values()),
             tree=model.tree,
@@ -72,10 +82,10 @@ class ModelConfig:
             spec=model.spec,
             source=_source(branched.frozen),
             dtype=str(next(branched.frozen.parameters()).dtype).removeprefix("torch."),
-            fingerprint=None if branched.train_backbone else weights_fingerprint(branched.frozen, names),
-            sketch={} if branched.train_backbone else weights_sketch(branched.frozen, names),
+            fingerprint=None if fingerprint is None else fingerprint.result(),
+            sketch=sketch,
             parameters=model.count_parameters(),
-            hashes=hashes,
+            hashes={name: digest.result().hexdigest() for name, digest in hashes.items()},
             train_tasks=None if len(model.train_tasks) == len(model.tasks) else model.train_tasks,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -53,8 +52,7 @@ def save_pretrained(
     path = Path(save_directory)
     _check_folder(path)
     weights = {ADAPTERS: to_bytes(adapter_tensors(model)), DECODERS: to_bytes(decoder_tensors(model))}
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in weights.items()}
-    config = ModelConfig.of(model, hashes)
+    config = ModelConfig.of(model, weights)
     text = card if card is not None else model_card(model, config, name or path.resolve().name, metrics)
     with replace_directory(path) as folder:
         for file, data in weights.items():

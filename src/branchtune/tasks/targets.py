@@ -82,6 +82,8 @@ def _wrong_type(task: Task, target: Tensor, shape: tuple[int, ...]) -> str | Non
 
 def _wrong_value(task: Task, target: Tensor) -> str | None:
     if holds_classes(task):
+        if _within(target, 0, task.out_channels - 1):
+            return None
         ignored = _ignored_class(task)
         bad = ((target < 0) | (target >= task.out_channels)) & (target != ignored)
         return _first(bad, target, f"a class is 0..{task.out_channels - 1}, or {ignored} where ignored")
@@ -91,12 +93,17 @@ def _wrong_value(task: Task, target: Tensor) -> str | None:
         bad = (target <= 0) | (target >= MAX_DEPTH)
         return _first(bad, target, f"a depth is in metres, above 0 and below {MAX_DEPTH:g}, or NaN where unknown")
     low, high = task.value_range
+    if math.isfinite(high - low) and _within(target, low, high):
+        return None
     bad = target.isinf() | (target < low) | (target > high)
     limits = f" and in [{low:g}, {high:g}]" if math.isfinite(high - low) else ""
     return _first(bad, target, f"a value is finite{limits}, or NaN where ignored")
 
 
 def _wrong_normal(target: Tensor) -> str | None:
+    length = target.square().sum(dim=0).sqrt()
+    if _within(length, 1 - NORMAL_TOLERANCE, 1 + NORMAL_TOLERANCE):
+        return None
     unknown = target.isnan()
     partial = unknown.any(dim=0) & ~unknown.all(dim=0)
     if partial.any():
@@ -105,9 +112,14 @@ def _wrong_normal(target: Tensor) -> str | None:
     outside = target.abs() > 1 + NORMAL_TOLERANCE
     if outside.any():
         return _first(outside, target, "an element of a unit normal is in [-1, 1], or NaN where ignored")
-    length = target.square().sum(dim=0).sqrt()
     bad = (length - 1).abs() > NORMAL_TOLERANCE
     return _first(bad, length, "this is the length of a normal, which must be 1 (divide by it)")
+
+
+def _within(values: Tensor, low: float, high: float) -> bool:
+    """Whether all lie in [low, high] and none is NaN: most targets, which then need no closer look."""
+    smallest, largest = values.aminmax()
+    return bool(smallest >= low) and bool(largest <= high)
 
 
 def _first(bad: Tensor, values: Tensor, rule: str) -> str | None:
