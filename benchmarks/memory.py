@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 
 import torch
@@ -14,6 +15,7 @@ from benchmarks.timing import Call
 def peak(call: Call, device: torch.device) -> int:
     """On a CPU from the profiler's record of every allocation and release."""
     call()  # what is made once and kept
+    gc.collect()  # garbage of before, released within the call, would lower its peak
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
