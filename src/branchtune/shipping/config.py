@@ -65,7 +65,7 @@ class ModelConfig:
         """Describe a model whose weights `files` hold, by name."""
         branched = model.backbone
         names = _frozen_names(model.spec, branched.extra_names)
-        # SHA-256 takes most of the time that saving takes, and lets other threads run.
+        # SHA-256 takes half of the time that saving takes, and lets other threads run.
         with ThreadPoolExecutor() as pool:
             hashes = {name: pool.submit(hashlib.sha256, data) for name, data in files.items()}
             fingerprint, sketch = None, {}
