@@ -111,11 +111,21 @@ def _verdict(path: Path, goal: Goal, commit: str | None) -> str:
 
 
 def _reasons(goals: list[Goal], said: dict[str, str]) -> list[str]:
-    return [
-        f"- {goal.name}: {said.get(goal.name) or 'not explained yet'}"
-        for goal in goals
-        if not goal.met or (goal.verdict == "unclear" and said.get(goal.name))
-    ]
+    """A line for every sentence, with the goals that it explains."""
+    explained: dict[str, list[str]] = {}
+    for goal in goals:
+        sentence = said.get(goal.name)
+        if not goal.met or (goal.verdict == "unclear" and sentence):
+            explained.setdefault(sentence or "not explained yet", []).append(goal.name)
+    return [f"- {_together(names)}: {sentence}" for sentence, names in explained.items()]
+
+
+def _together(names: list[str]) -> str:
+    """Names of one beginning without its repetition: `a: x`, `a: y` -> `a (x; y)`."""
+    head, *others = {name.partition(": ")[0] for name in names}
+    if len(names) == 1 or others:
+        return "; ".join(names)
+    return f"{head} ({'; '.join(name.partition(': ')[2] for name in names)})"
 
 
 if __name__ == "__main__":

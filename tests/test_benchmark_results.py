@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -192,6 +193,20 @@ def test_a_miss_needs_a_sentence(tmp_path: Path, runs: dict[str, Any], capsys: p
     (tmp_path / "explanations.yaml").write_text(f'cpu: {{"{name}": more numbers, "gone": it was}}\n')
     assert list(unexplained(out)) == ["cpu: explanations.yaml explains what is no goal: gone"]
     assert f"- {name}: more numbers" in str(page.page(tmp_path))
+
+
+def test_a_sentence_that_several_share_is_said_once(tmp_path: Path, runs: dict[str, Any]) -> None:
+    out = tmp_path / "cpu.json"
+    run(out, "first")
+    entry = Results(out).groups()["first"]
+    others = [{"name": name} for name in ("first: wide over narrow", "first: old over new", "second")]
+    entry["goals"] += [entry["goals"][0] | other for other in others]
+    Results(out).put("first", entry)
+    said = {"first: long over short": "rank", "first: wide over narrow": "rank", "first: old over new": "age"}
+    (tmp_path / "explanations.yaml").write_text(yaml.safe_dump({"cpu": said}))
+    lines = [line for line in str(page.page(tmp_path)).splitlines() if line.startswith("- ")]
+    expected = ["first (long over short; wide over narrow): rank", "first: old over new: age"]
+    assert lines == [f"- {line}" for line in (*expected, "second: not explained yet")]
 
 
 def test_a_counted_miss_needs_the_sentence_alone(tmp_path: Path, runs: dict[str, Any]) -> None:
