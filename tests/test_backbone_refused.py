@@ -31,6 +31,20 @@ def test_a_module_that_subtracts_the_batch_mean_is_refused() -> None:
     assert "mixes the images of a batch before 'two'" in refused(Centred())
 
 
+def test_a_module_that_mixes_the_batch_in_place_before_its_first_layer_is_refused() -> None:
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.as_tensor(self.second(self.first(x.sub_(x.mean(0)))))
+
+    backbone = Tokens()
+    backbone.one = Inside()  # type: ignore[assignment]
+    assert "mixes the images of a batch before 'one.first'" in refused(backbone)
+
+
 def test_a_module_that_mixes_the_batch_in_its_very_last_step_is_refused() -> None:
     class Last(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,20 +55,27 @@ class Recording:
 
 
 class Recorder:
-    """One forward pass with hooks on every module; see `Recording` for what it notes."""
+    """One forward pass with hooks on every module; see `Recording` for what it notes.
 
-    def __init__(self, model: nn.Module, bounds: tuple[LevelBounds, ...]) -> None:
-        self.model, self.bounds = model, bounds
+    Args:
+        model: a copy of the backbone.
+        bounds: of its levels.
+        counts: whether to count multiply-accumulates, for which every operation passes through Python.
+    """
+
+    def __init__(self, model: nn.Module, bounds: tuple[LevelBounds, ...], counts: bool = True) -> None:
+        self.model, self.bounds, self.counts = model, bounds, counts
         self.recording = Recording(level_macs=[0] * len(bounds), level_operations=[0] * len(bounds))
         self.level: int | None = None
         self.awaiting = 0
         self.running: list[str] = []
         self.noting = self.finished = False
+        self._latest: tuple[Tensor, int, Tensor] | None = None  # a tensor, its version and its fingerprint
 
     def run(self, images: Tensor, inputs: dict[str, Tensor]) -> Recording:
         entry: Any = getattr(self.model, "forward_features", self.model.forward)
         # The math kernel decomposes attention into products that torch's counter knows on every device.
-        with self._hooks(), sdpa_kernel(SDPBackend.MATH), _CountMacs(self):
+        with self._hooks(), sdpa_kernel(SDPBackend.MATH), _CountMacs(self) if self.counts else nullcontext():
             try:
                 entry(images, **inputs)
             except StopForward:
@@ -105,9 +112,7 @@ class Recorder:
             self.running.append(name)
             if tensors:
                 others = [value for value in (*args, *kwargs.values()) if not isinstance(value, Tensor)]
-                self.noting = True
                 self._note_call(name, tensors, plain=not _tensors_inside(others))
-                self.noting = False
 
         return hook
 
@@ -122,7 +127,7 @@ class Recorder:
                 None if level is not None else "runs before the first level, once for all branches",
                 len(tensors[main]),
                 tuple(tensors[main].shape),
-                fingerprint(tensors[main]),
+                self._fingerprint(tensors[main]),
                 {key: len(value) for key, value in tensors.items() if key != main},
                 plain,
             )
@@ -130,6 +135,15 @@ class Recorder:
             known.count += 1
             known.plain &= plain
             self._check_level(known)
+
+    def _fingerprint(self, tensor: Tensor) -> Tensor:
+        """Of a module's input, which is often that of the first module in it, too."""
+        version = -1 if tensor.is_inference() else tensor._version
+        if self._latest is None or self._latest[0] is not tensor or self._latest[1] != version or version < 0:
+            self.noting = True
+            self._latest = tensor, version, fingerprint(tensor)
+            self.noting = False
+        return self._latest[2]
 
     def _owning_level(self) -> int | None:
         """The level that runs; what runs between two levels belongs to the one before, whose branches it sees."""
@@ -182,9 +196,10 @@ class _CountMacs(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
+        if self.recorder.noting:  # the fingerprints are ours
+            return output
         formula = flop_registry.get(func._overloadpacket)
-        if not self.recorder.noting:  # the fingerprints are ours
-            self.recorder.count(0 if formula is None else formula(*args, **(kwargs or {}), out_val=output) // 2)
+        self.recorder.count(0 if formula is None else formula(*args, **(kwargs or {}), out_val=output) // 2)
         return output
 
 
