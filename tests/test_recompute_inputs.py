@@ -118,6 +118,25 @@ def test_only_functions_that_allow_it_are_run_again(act: nn.Module, again: bool)
     assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
 
 
+class Shifted(Activated):
+    """Changes in place what the function returned, before the next layer reads it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, act, last = self.two  # type: ignore[misc]
+        x = act(first(torch.tanh(self.one(self.tokens(images)))))
+        x += 1.0
+        return torch.as_tensor(last(x))
+
+
+def test_what_is_changed_in_place_before_a_layer_reads_it_is_kept() -> None:
+    model = grow_tokens(Shifted(nn.GELU()), ("one", "two.0:two.2"), target_modules=["two.0", "two.2"])
+    images = torch.rand(2, 3, 32, 32)
+    with keeping_all():
+        expected = gradients(model, images, {})
+    found = gradients(model, images, {})
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
 def test_a_graph_can_be_used_twice_and_differentiated_again() -> None:
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     model = grow_tokens(Activated(nn.GELU()), target_modules=["two.0", "two.2"]).double().train()

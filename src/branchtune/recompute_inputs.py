@@ -29,13 +29,19 @@ class Source:
 
     Attributes:
         output: the tensor, not kept alive.
+        version: of it, as it was made.
         module: which made it.
         inputs: of which it was made.
     """
 
     output: weakref.ref[Tensor]
+    version: int
     module: nn.Module
     inputs: Tensor
+
+    def made(self, tensor: Tensor) -> bool:
+        """Whether the tensor is the output, and nothing has changed it in place."""
+        return self.output() is tensor and tensor._version == self.version
 
     @contextmanager
     def in_place_of_output(self) -> Iterator[None]:
@@ -45,7 +51,8 @@ class Source:
         address = tensor.untyped_storage().data_ptr()
 
         def pack(saved: Tensor) -> Any:
-            if saved.untyped_storage().data_ptr() != address or saved.dtype != self.inputs.dtype:
+            # on the meta device every address is 0
+            if not address or saved.untyped_storage().data_ptr() != address or saved.dtype != self.inputs.dtype:
                 return saved
             return saved.size(), saved.stride(), saved.storage_offset()
 
@@ -78,7 +85,7 @@ def sources_noted(wanted: bool) -> Iterator[None]:
 def keeping_source_of(tensor: Tensor) -> AbstractContextManager[None]:
     """Inside, autograd keeps the source of `tensor` in its place, if the latest cheap module returned it."""
     latest = None if torch.compiler.is_compiling() else _latest.get()
-    return latest[0].in_place_of_output() if latest and latest[0].output() is tensor else nullcontext()
+    return latest[0].in_place_of_output() if latest and latest[0].made(tensor) else nullcontext()
 
 
 def note_sources(model: nn.Module) -> None:
@@ -98,4 +105,4 @@ class _Note(OwnHook):
         # Without a gradient for it, the input is not kept. Another dtype: autocast, which no backward pass is under.
         in_place = getattr(module, "inplace", False)
         if len(args) == 1 and args[0].requires_grad and args[0].dtype == output.dtype and not in_place:
-            latest.append(Source(weakref.ref(output), module, args[0].detach()))
+            latest.append(Source(weakref.ref(output), output._version, module, args[0].detach()))
