@@ -24,6 +24,7 @@ from branchtune import branching
 from branchtune.adapters import lora_layers
 from branchtune.backbone.spec import Site
 from branchtune.decoders import light_module
+from branchtune.frozen_linear import FrozenCall
 from branchtune.reach import Nodes
 
 ON, OFF = "ours", "plain"
@@ -35,7 +36,7 @@ def measure(bench: Bench) -> None:
     _inference(bench, batch)
     _resizing(bench, batch)
     _optimizer(bench)
-    _kept_inputs(bench, batch)
+    _training(bench, batch)
 
 
 @torch.no_grad()
@@ -127,30 +128,42 @@ def _optimizer(bench: Bench) -> None:
     _held(bench, what, title, calls, trained[ON], trained[OFF])
 
 
-def _kept_inputs(bench: Bench, batch: int) -> None:
-    """What adapters read after an activation or a normalisation, computed again against kept: for memory, not time."""
-    title = "inputs of adapters computed again"
-    what = f"{title}, training step, Swin-T, 1-1-2-4, batch {batch}"
-    if not bench.wants(what):
-        return
-    x, model = bench.training.images(batch), bench.training.model("Swin-T", SHAPE).train()
-    keeping_all = partial(patch.object, branching, "sources_noted", lambda wanted: nullcontext())
+def _training(bench: Bench, batch: int) -> None:
+    """What adapters read after an activation or a normalisation, computed again against kept: for memory, not time.
 
-    def ours() -> list[Tensor]:
-        model.zero_grad()
-        torch.manual_seed(0)
-        with bench.autocast():
-            loss = weighted_square(model(x))
-        loss.backward()
-        return [p.grad for p in model.backbone.adapters.parameters() if p.grad is not None]
+    And the update and the two gradients of a frozen layer's input, added where the layer's are.
+    """
+    again, together = "inputs of adapters computed again", "layer and update as one step"
+    ways = {
+        again: partial(patch.object, branching, "sources_noted", lambda wanted: nullcontext()),
+        together: partial(patch.object, FrozenCall, "of", lambda *_: None),
+    }
+    for title, off in ways.items():
+        what = f"{title}, training step, Swin-T, 1-1-2-4, batch {batch}"
+        if not bench.wants(what):
+            continue
+        x, model = bench.training.images(batch), bench.training.model("Swin-T", SHAPE).train()
+        ours = partial(_gradients, bench, model, x)
+        plain = partial(_under, off, ours)
+        least = 0.95 if title == again else 1.0
+        found = _held(bench, what, title, {ON: ours, OFF: plain}, ours(), plain(), least, memory=True)
+        bench.goal(
+            f"peak memory, ours over plain: {what}",
+            0.9 if title == again else 1.0,
+            found.peaks[ON] / found.peaks[OFF],
+            of=found,
+            sides=(ON, OFF),
+        )
 
-    def plain() -> list[Tensor]:
-        return _under(keeping_all, ours)
 
-    found = _held(bench, what, title, {ON: ours, OFF: plain}, ours(), plain(), least=0.95, memory=True)
-    bench.goal(
-        f"peak memory, ours over plain: {what}", 0.9, found.peaks[ON] / found.peaks[OFF], of=found, sides=(ON, OFF)
-    )
+def _gradients(bench: Bench, model: bt.MultiTaskModel, x: Tensor) -> list[Tensor]:
+    """Of the adapters, from one pass forward and one back."""
+    model.zero_grad()
+    torch.manual_seed(0)
+    with bench.autocast():
+        loss = weighted_square(model(x))
+    loss.backward()
+    return [p.grad for p in model.backbone.adapters.parameters() if p.grad is not None]
 
 
 def _held(

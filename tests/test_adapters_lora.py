@@ -220,6 +220,25 @@ def test_what_others_keep_of_a_layer_is_not_changed_in_place(layer: nn.Module) -
         torch.testing.assert_close(value, seen[0].detach())
 
 
+def test_what_a_forward_of_the_users_own_keeps_is_not_changed_in_place() -> None:
+    model = grow(Tokens(nn.Linear(8, 8)).eval(), TREE)
+    layer: Any = model.backbone.frozen.get_submodule("layer")
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def forward(x: Tensor) -> Tensor:
+        output = F.linear(x, layer.weight, layer.bias)
+        kept.append((output, output.clone()))
+        return output
+
+    layer.forward = forward
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        first, again = (model.backbone(images)["b"][-1] for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    for output, expected in kept:
+        torch.testing.assert_close(output, expected, rtol=0, atol=0)
+
+
 def test_without_gradients_on_the_meta_device() -> None:
     model = grow(Tokens(nn.Linear(8, 8)).eval(), TREE).eval().to("meta")
     with torch.no_grad():

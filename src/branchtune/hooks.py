@@ -14,6 +14,7 @@ from branchtune.backbone.features import first_tensor
 from branchtune.backbone.recorder import StopForward
 from branchtune.backbone.spec import SideInput, Site
 from branchtune.folded import split_groups
+from branchtune.frozen_linear import FrozenCall
 from branchtune.reach import Nodes, Reach
 from branchtune.recompute_inputs import keeping_source_of
 from branchtune.route import Route
@@ -92,22 +93,25 @@ class Adapt(OwnHook):
             return None
         level = self.site.level
         modules = [owner.node_adapters(level, group)[self.site.key] for group in run.route.groups[level]]
-        nodes = Nodes(modules, run.reach, level)
         inputs = next(iter(tensor_arguments(args, kwargs).values()))
         frozen = output[0] if isinstance(output, tuple) else output
-        if self._others_have_it(module):
+        alone = self._is_first_to_see_it(module)
+        if not alone and self._adds_in_place():
             frozen = frozen.clone()
+        nodes = Nodes(modules, run.reach, level, FrozenCall.of(module, inputs, frozen) if alone else None)
         with keeping_source_of(inputs):
             adapted = owner.adapter.apply(self.site, nodes, inputs, frozen)
         return (adapted, *output[1:]) if isinstance(output, tuple) else adapted
 
-    def _others_have_it(self, module: nn.Module) -> bool:
-        """Whether something else may hold the layer's output, to which adapters add in place without gradients."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.site.kind == "block":
-            return False
+    def _adds_in_place(self) -> bool:
+        """Whether adapters write into the output that they are given: without gradients, but at whole blocks."""
+        return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or self.site.kind == "block")
+
+    def _is_first_to_see_it(self, module: nn.Module) -> bool:
+        """Whether nothing else can hold what the layer returned."""
         first = next(iter(module._forward_hooks.values()), None)
-        plain = type(module).forward in (nn.Linear.forward, nn.Conv2d.forward)
-        return first is not self or bool(torch.nn.modules.module._global_forward_hooks) or not plain
+        plain = type(module).forward in (nn.Linear.forward, nn.Conv2d.forward) and "forward" not in vars(module)
+        return first is self and not torch.nn.modules.module._global_forward_hooks and plain
 
 
 class Tap(OwnHook):

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from branchtune.frozen_linear import FrozenCall
+
 
 class Reach:
     """The notes of one forward pass.
@@ -59,10 +61,13 @@ class Nodes(Sequence[Any]):
         modules: one for each group.
         reach: which of them a backward pass reaches.
         level: of the site.
+        frozen: the call that they adapt, where they may write into its output and take over its gradient.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], reach: Reach, level: int) -> None:
-        self.modules, self.reach, self.level = modules, reach, level
+    def __init__(
+        self, modules: Sequence[nn.Module], reach: Reach, level: int, frozen: FrozenCall | None = None
+    ) -> None:
+        self.modules, self.reach, self.level, self.frozen = modules, reach, level, frozen
 
     def stack(self, name: str) -> Tensor:
         """Parameter `name` of every node: `[G, ...]`."""

@@ -110,9 +110,18 @@ class LoRA(Adapter):
     def apply(self, site: Site, nodes: Nodes, inputs: Tensor, output: Tensor) -> Tensor:
         from torch.nn.functional import dropout
 
-        if self.lora_dropout and nodes[0].training:
+        drops = self.lora_dropout and nodes[0].training
+        if drops:
             inputs = dropout(inputs, self.lora_dropout)
+        if drops or not self._is_all_that_adapts(nodes[0]):
+            nodes.frozen = None
         return nodes[0].adapt(site, nodes, inputs, output, self.scale(site))
+
+    def _is_all_that_adapts(self, node: nn.Module) -> bool:
+        """Whether the input and output of a layer reach the node as they are: not where a class has its own code."""
+        from branchtune.adapters.lora_layers import LoRALinear
+
+        return type(self).apply is LoRA.apply and type(node) is LoRALinear
 
     def merge_problem(self, site: Site) -> str | None:
         own = type(self)

@@ -45,6 +45,8 @@ class LoRALinear(nn.Module):
     def adapt(site: Site, nodes: Nodes, inputs: Tensor, output: Tensor, scale: float) -> Tensor:
         """y + s B_g A_g x for every group g: inputs `[G * n, ..., in]`, output `[G * n, ..., out]`."""
         down, up = nodes.stack("lora_A"), nodes.stack("lora_B")
+        if nodes.frozen is not None and down.requires_grad and up.requires_grad:
+            return nodes.frozen.adapted(down, up, scale)
         if site.kind == "linear":
             x = inputs.reshape(len(nodes), -1, site.in_channels)
             y = output.reshape(len(nodes), -1, site.out_channels)
