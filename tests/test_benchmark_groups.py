@@ -60,4 +60,6 @@ def test_compiling_cuts_no_graph_and_changes_no_number(name: str, training: bool
         found = examine(subject(bench, name, training), bench.training.images(2), BACKEND)
     assert not found.breaks
     assert found.again == 0
-    assert 0 < found.difference < 1e-4
+    assert 0 < max(found.differences.values()) < 1e-4
+    assert found.rounding.keys() == found.differences.keys()
+    assert 0 < max(found.rounding.values()) < 1e-4
