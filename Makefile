@@ -36,7 +36,7 @@ demo: $(RUNTIME_STAMP)  ## set up, then run the demo: measure, plan, train, comp
 # Memory that is kept is 10 % faster: glibc gives large tensors back to Linux in every step, for new page faults.
 results-small: export MALLOC_MMAP_THRESHOLD_ = 8589934592
 results-small: export MALLOC_TRIM_THRESHOLD_ = 8589934592
-results-small: $(RUNTIME_STAMP)  ## set up, then remake the scenes table of docs/results.md from nothing (about 90 minutes)
+results-small: $(RUNTIME_STAMP)  ## set up, then remake the scenes table of docs/results.md from nothing (65 to 100 minutes)
 	@echo "== results-small: branchtune compare configs/scenes_comparison.yaml, $(WORKERS) runs at a time"
 	@echo "== results-small: in runs/results-small; an interrupted one goes on, delete the folder to begin from nothing"
 	@$(BIN)/python scripts/check_results.py configs/scenes_comparison.yaml results/scenes/comparison.json

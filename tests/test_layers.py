@@ -29,7 +29,7 @@ LAYERS = [
     {"metrics"},
     {"tasks"},
     {"backbone", "weight_loading", "images"},
-    {"adapters", "reach", "route", "cost"},
+    {"adapters", "frozen_linear", "reach", "route", "cost"},
     {"hooks", "recompute", "recompute_inputs", "branching", "streams"},
     {"decoders", "decoding"},
     {"pretrained"},
