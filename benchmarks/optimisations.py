@@ -129,7 +129,7 @@ def _optimizer(bench: Bench) -> None:
 
 
 def _training(bench: Bench, batch: int) -> None:
-    """What adapters read computed again, for memory and not for time, and a frozen layer with its update as one step."""
+    """What adapters read computed again, which saves memory, and a frozen layer with its update as one step."""
     again, together = "inputs of adapters computed again", "layer and update as one step"
     ways = {
         again: partial(patch.object, branching, "sources_noted", lambda wanted: nullcontext()),
