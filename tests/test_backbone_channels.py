@@ -55,5 +55,7 @@ def test_a_saved_model_names_them(tmp_path: Path) -> None:
     card = (tmp_path / "model" / "README.md").read_text()
     assert "torch.zeros(1, 1, 160, 160)" in card
     assert "standard deviation" not in card  # timm's are of three channels
+    report = bt.export_torch(model_of(backbone), tmp_path / "model.pt2")
+    assert "images [batch, 1, 160, 160] -> depth" in str(report)
     again = bt.MultiTaskModel.from_pretrained(tmp_path / "model", backbone=backbone)
     assert again(torch.rand(1, 1, 160, 160))["depth"].shape == (1, 1, 160, 160)

@@ -88,6 +88,15 @@ def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "32x32 pixels" in Path(task, "README.md").read_text()
 
 
+def test_the_readme_says_what_nothing_can_tell_of_a_model_of_timm(tmp_path: Path) -> None:
+    """Whether it holds the published weights: PEFT would load the adapter on any."""
+    bt.export_peft(model_on(timm.create_model("test_vit", pretrained=False, in_chans=4)), tmp_path / "out")
+    text = Path(tmp_path, "out", "a", "README.md").read_text()
+    creation = "backbone = timm.create_model('test_vit.r160_in1k', pretrained=True, num_classes=0, in_chans=4, "
+    assert f"# If the model was trained on other weights, load them here: PEFT cannot tell.\n{creation}" in text
+    assert "of 4 channels, normalised as they were in training" in text
+
+
 class Convolutions(nn.Module):
     """A strided 1x1, a grouped 3x3 and a plain 3x3 convolution."""
 

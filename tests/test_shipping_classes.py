@@ -46,6 +46,13 @@ class Weighted(bt.Depth):
         self.class_weights = class_weights
 
 
+class Passing(bt.Edges):
+    """Hands on what it does not name."""
+
+    def __init__(self, name: str, *more: Any, **options: Any) -> None:
+        super().__init__(name, *more, **options)
+
+
 @dataclass(frozen=True)
 class Wide(bt.LightDecoder):
     widths: tuple[int, ...] = (3, 4)
@@ -67,6 +74,7 @@ TASKS = [
     bt.ImageClassification("t", 7),
     bt.ImageRegression("t", num_outputs=3),
     Height("t", 0.5, bins=(4, 5, 6), num_outputs=2),
+    Passing("t"),
 ]
 
 
@@ -123,6 +131,10 @@ class LocalTests:
         (LocalTests.Inner("t"), r"LocalTests.Inner cannot be imported when the model is loaded: define the class at"),
         (Forgetful("t"), r"Forgetful does not keep its argument 'smoothing': write self.smoothing = smoothing"),
         (Doubling("t", 3.0), r"Doubling: created with .*6.0.* it has .*12.0.*: keep each argument as it was passed"),
+        (
+            Passing("t", weight=7.0),
+            r"Passing takes .*, and made without them its weight is 50.0, not 7.0: give __init__ an argument 'weight'",
+        ),
         (Weighted("t", torch.ones(2)), r"Weighted: its arguments cannot be saved as JSON \(.*Tensor.*\): keep numbers"),
     ],
 )

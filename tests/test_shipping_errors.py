@@ -196,6 +196,47 @@ def test_another_backbone(out: Path, tmp_path: Path) -> None:
     refused("it has no layers.0", out, backbone=nn.Linear(2, 2))
 
 
+class Strided(nn.Module):
+    """Convolutions whose weights do not tell how they are applied."""
+
+    def __init__(self, **last: Any) -> None:
+        super().__init__()
+        self.stem, self.one = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 3, padding=1)
+        self.two = nn.Conv2d(8, 8, 3, **{"padding": 1, **last})
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.two(torch.tanh(self.one(self.stem(images))))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"adapter": None, "train_backbone": True, "tree": None}])
+def test_the_same_weights_applied_otherwise(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    adapter, tree = bt.LoRA(r=2, target_modules=["one"]), bt.TaskTree([[["a", "b", "c"]]] * 2)
+    options = {"adapter": adapter, "tree": tree, "levels": ["one", "two"], "image_size": 32, **arguments}
+    backbone, dilated = Strided(), Strided(padding=2, dilation=2)
+    dilated.load_state_dict(backbone.state_dict())
+    model_on(backbone, **options).save_pretrained(tmp_path / "out")
+    bt.MultiTaskModel.from_pretrained(tmp_path / "out", backbone=backbone)
+    refused(r"this backbone is another one: two has padding \(2, 2\), not \(1, 1\)", tmp_path / "out", backbone=dilated)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg_overlay", "pretrained_cfg", "cache_dir"])
+def test_a_file_that_a_configuration_names_is_not_read(
+    out: Path, backbone: nn.Module, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_config(out, lambda config: config["backbone"]["kwargs"].update({key: str(out / "README.md")}))
+    monkeypatch.setattr(timm, "create_model", None)
+    refused("cannot be created again by name: pass it as backbone=", out)
+    bt.MultiTaskModel.from_pretrained(out, backbone=backbone)
+
+
+def test_a_backbone_made_with_a_file_of_timms_is_saved_without_its_path(tmp_path: Path) -> None:
+    overlay = {"mean": (0.5, 0.5, 0.5)}
+    backbone = create_backbone(SWIN, pretrained=False, pretrained_cfg_overlay=overlay, **SIZES)
+    model_on(backbone).save_pretrained(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["backbone"] is None
+    bt.MultiTaskModel.from_pretrained(tmp_path / "out", backbone=backbone)
+
+
 def test_a_single_changed_weight(out: Path, backbone: nn.Module, saved: Path) -> None:
     changed = create_backbone(SWIN, pretrained=False, **SIZES)
     changed.load_state_dict(backbone.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import branchtune as bt
@@ -105,6 +107,40 @@ def test_full_fine_tuning_needs_no_other_weights(tmp_path: Path) -> None:
     model = model_on(backbone, adapter=None, train_backbone=True, tree=None)
     model.save_pretrained(tmp_path / "out")
     assert_same_outputs(model, bt.MultiTaskModel.from_pretrained(tmp_path / "out"))
+
+
+class Classified(nn.Module):
+    """A classifier with a BatchNorm, as RepViT's; timm makes it without one where it has no classes."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"classifier": "head.fc"}
+        self.stem, self.one, self.two = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Sequential(nn.BatchNorm2d(8), nn.Conv2d(8, classes, 1)) if classes else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.two(torch.tanh(self.one(self.stem(images)))))
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(5, 0), (0, 5)])
+def test_a_fine_tuned_backbone_is_the_same_without_its_classifier(tmp_path: Path, saved: int, loaded: int) -> None:
+    options: dict[str, Any] = {"adapter": None, "train_backbone": True, "tree": None, "levels": ["one", "two"]}
+    model = model_on(Classified(saved), image_size=32, **options)
+    model.save_pretrained(tmp_path / "out")
+    assert not [key for key in keys(tmp_path / "out" / "adapter_model.safetensors") if "head" in key]
+    assert_same_outputs(model, bt.MultiTaskModel.from_pretrained(tmp_path / "out", backbone=Classified(loaded)))
+
+
+def test_an_older_file_holds_the_classifiers_statistics(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"adapter": None, "train_backbone": True, "tree": None, "levels": ["one", "two"]}
+    model = model_on(Classified(5), image_size=32, **options)
+    model.save_pretrained(tmp_path / "out")
+    weights, config = tmp_path / "out" / "adapter_model.safetensors", tmp_path / "out" / "adapter_config.json"
+    before = json.loads(config.read_text())
+    save_file({**load_file(weights), "backbone.head.0.running_mean": torch.zeros(8)}, weights)
+    before["hashes"][weights.name] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    config.write_text(json.dumps(before))
+    assert_same_outputs(model, bt.MultiTaskModel.from_pretrained(tmp_path / "out", backbone=Classified(5)))
 
 
 def test_loading_leaves_the_users_backbone_and_random_numbers_alone(tmp_path: Path) -> None:

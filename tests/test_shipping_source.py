@@ -93,7 +93,16 @@ def test_what_a_plain_timm_model_tells() -> None:
     assert again.patch_embed.img_size == (32, 48)
     assert again.dynamic_img_size
     assert source_of(timm.create_model("resnet18")) == BackboneSource("resnet18", tag="a1_in1k")
+    dilated = source_of(timm.create_model("resnet18", num_classes=5, output_stride=8))
+    assert dilated == BackboneSource("resnet18", {"output_stride": 8}, tag="a1_in1k")
+    assert dilated.create(pretrained=False).layer4[0].conv1.stride == (1, 1)
     assert source_of(nn.Linear(2, 2)) is None
+
+
+def test_a_timm_model_of_the_hub_comes_from_there() -> None:
+    plain = timm.create_model("resnet18")
+    plain.pretrained_cfg = {**plain.pretrained_cfg, "source": "hf-hub", "hf_hub_id": "user/name"}
+    assert source_of(plain) == BackboneSource("hf-hub:user/name")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from branchtune.backbone.spec import BackboneSpec
 from branchtune.errors import UserError
 
 TRAINABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups")
 
 
 def check_module(backbone: Any) -> None:
@@ -68,3 +69,14 @@ def check_traced(backbone: nn.Module, spec: BackboneSpec) -> None:
                     f"{spec.name} has gradient checkpointing switched on, whose recomputation would run without the "
                     "adapters: switch it off (backbone.set_grad_checkpointing(False)) and use checkpoint_levels"
                 )
+
+
+def geometry_difference(spec: BackboneSpec, backbone: nn.Module) -> str | None:
+    """The first convolution that works otherwise than in the traced backbone, which no weight shows; or None."""
+    for site in spec.sites:
+        module = backbone.get_submodule(site.name)
+        if site.kind == "conv2d" and isinstance(module, nn.Conv2d):
+            for key in _GEOMETRY:
+                if getattr(module, key) != getattr(site, key):
+                    return f"{site.name} has {key} {getattr(module, key)}, not {getattr(site, key)}"
+    return None

@@ -60,18 +60,20 @@ def sketch_difference(sketch: Mapping[str, Any], backbone: nn.Module, names: Col
     return None
 
 
+def classifiers(backbone: nn.Module) -> set[str]:
+    """The first component of the names in a classifier, as timm's configuration has it: no feature depends on it."""
+    cfg = getattr(backbone, "pretrained_cfg", None) or {}
+    found = cfg.get("classifier") or ()
+    return {name.partition(".")[0] for name in ([found] if isinstance(found, str) else found)}
+
+
 def _telling_tensors(backbone: nn.Module, names: Collection[str]) -> Iterator[tuple[str, Tensor, bool]]:
     """The tensors that tell one backbone from another, by name: name, tensor, whether the model computes it itself.
 
     Left out are the classifier's buffers and BatchNorm's counters, on which no feature depends. Of computed (not
     persistent) buffers only the shape counts: it shows a constructor's argument, the values may differ in rounding.
     """
-    cfg = getattr(backbone, "pretrained_cfg", None) or {}
-    classifier = cfg.get("classifier") or ()
-    wanted, heads = (
-        set(names),
-        {c.partition(".")[0] for c in ([classifier] if isinstance(classifier, str) else classifier)},
-    )
+    wanted, heads = set(names), classifiers(backbone)
     stored = backbone.state_dict().keys()
     found: dict[str, tuple[Tensor, bool]] = {
         name: (p, False) for name, p in backbone.named_parameters() if name in wanted

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGED = "scenes_swin"
 ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class BackboneSource:
     def has_weights(self) -> bool:
         """Whether the weights can be had again; not so for a backbone that was created at random."""
         return self.pretrained or self.checkpoint_file is not None
+
+    @property
+    def names_files(self) -> bool:
+        """Whether its arguments are, or may hold, paths: of one machine, and not to be read because a file says so."""
+        return any(key in self.kwargs for key in _FILES)
 
     def create(self, *, pretrained: bool | None = None, checkpoint: str | Path | None = None) -> nn.Module:
         """The same backbone again; see `create_backbone` for the arguments and errors."""
@@ -109,9 +115,9 @@ def create_backbone(
 def source_of(backbone: nn.Module) -> BackboneSource | None:
     """What `create_backbone` noted, or for another timm model what its configuration tells; else None.
 
-    A model straight from timm does not know whether its weights were loaded, nor most of its constructor arguments
-    (`img_size`, `dynamic_img_size` and `in_chans` show): the fingerprint of its weights must tell whether a new one is
-    the same.
+    A model straight from timm does not know whether its weights were loaded, nor, if timm is older than the pinned
+    version, most of its constructor arguments (`img_size`, `dynamic_img_size` and `in_chans` show): the fingerprint of
+    its weights must tell whether a new one is the same.
 
     Args:
         backbone: any module.
@@ -124,14 +130,16 @@ def source_of(backbone: nn.Module) -> BackboneSource | None:
     cfg = getattr(backbone, "pretrained_cfg", None) or {}
     if not cfg.get("architecture"):
         return None
-    kwargs: dict[str, Any] = {}
+    kwargs = {k: v for k, v in getattr(backbone, "_model_args", {}).items() if k != "num_classes"}
     size = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
-    if size is not None and tuple(size) != tuple(cfg["input_size"][1:]):
+    if size is not None and ("img_size" in kwargs or tuple(size) != tuple(cfg["input_size"][1:])):
         kwargs["img_size"] = list(size)
     if getattr(backbone, "dynamic_img_size", False):
         kwargs["dynamic_img_size"] = True
     if image_channels(backbone) != cfg["input_size"][0]:
         kwargs["in_chans"] = image_channels(backbone)
+    if cfg.get("source") == "hf-hub":
+        return BackboneSource(f"hf-hub:{cfg['hf_hub_id']}", kwargs)
     published = bool(cfg.get("hf_hub_id") or cfg.get("url"))
     return BackboneSource(cfg["architecture"], kwargs, pretrained=published, tag=cfg.get("tag") or None)
 

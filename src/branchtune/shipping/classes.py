@@ -34,9 +34,11 @@ def describe(thing: object) -> dict[str, Any]:
             f"{path}: its arguments cannot be saved as JSON ({error}): keep numbers, texts and lists"
         ) from error
     entry = {"class": path, "args": json.loads(text)}
-    again = json.dumps(_arguments(rebuild(entry, type(thing))))
+    made = rebuild(entry, type(thing))
+    again = json.dumps(_arguments(made))
     if again != text:
         raise UserError(f"{path}: created with {text} it has {again}: keep each argument as it was passed")
+    _check_further(thing, made)
     return entry
 
 
@@ -92,6 +94,28 @@ def _arguments(thing: object) -> dict[str, Any]:
             )
         arguments[name] = getattr(thing, kept)
     return arguments
+
+
+def _check_further(thing: object, made: object) -> None:
+    """Arguments without a name of their own (*args, **kwargs) are not written down: they must not have mattered."""
+    path = class_path(type(thing))
+    for name, parameter in inspect.signature(type(thing)).parameters.items():
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        for attribute, value in vars(thing).items():
+            again = vars(made).get(attribute)
+            if _as_json(value) not in (None, _as_json(again)):
+                raise UserError(
+                    f"{path} takes {parameter}, and made without them its {attribute} is {again!r}, not {value!r}: "
+                    f"give __init__ an argument {attribute!r} in place of {name!r}"
+                )
+
+
+def _as_json(value: object) -> str | None:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _with_tuples(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:

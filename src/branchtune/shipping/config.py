@@ -14,6 +14,7 @@ from torch import nn
 
 from branchtune._version import __version__
 from branchtune.adapters.adapter import Adapter
+from branchtune.backbone.check import geometry_difference
 from branchtune.backbone.extras import extra_parameters
 from branchtune.backbone.fingerprint import sketch_difference, weights_fingerprint, weights_sketch
 from branchtune.backbone.source import BackboneSource, source_of
@@ -137,7 +138,7 @@ class ModelConfig:
                 extras=tuple(data["extras"]),
                 train_backbone=bool(data["train_backbone"]),
                 spec=spec_from_json(data["spec"]),
-                source=None if data["backbone"] is None else BackboneSource(**data["backbone"]),
+                source=None if data["backbone"] is None else _portable(BackboneSource(**data["backbone"])),
                 dtype=data["dtype"],
                 fingerprint=data["fingerprint"],
                 sketch=dict(data["sketch"]),
@@ -168,6 +169,8 @@ class ModelConfig:
         for name in (*_modules(self.spec), *self.spec.parameters):
             if name not in modules and name not in parameters:
                 return f"it has no {name}"
+        if found := geometry_difference(self.spec, backbone):
+            return found
         if self.fingerprint is None:
             return None
         names = _frozen_names(self.spec, extra_parameters(backbone, self.spec, self.extras))
@@ -227,6 +230,10 @@ def _source(backbone: nn.Module) -> BackboneSource | None:
     """The backbone's source, unless its arguments (a norm layer's class, say) cannot be written down."""
     source = source_of(backbone)
     try:
-        return source and BackboneSource(**json.loads(json.dumps(source.to_json())))
+        return source and _portable(BackboneSource(**json.loads(json.dumps(source.to_json()))))
     except (TypeError, ValueError):
         return None
+
+
+def _portable(source: BackboneSource) -> BackboneSource | None:
+    return None if source.names_files else source

@@ -21,6 +21,7 @@ class GraphReport:
         runtime: what ran it beside torch.
         tasks: its outputs.
         image_size: height and width of its input.
+        channels: of its input.
         size: of the file, in bytes.
         differences: per task, from torch, relative to the output's largest magnitude.
         ms: median milliseconds per call of the exported graph with one image.
@@ -32,6 +33,7 @@ class GraphReport:
     runtime: str
     tasks: tuple[str, ...]
     image_size: tuple[int, int]
+    channels: int
     size: int
     differences: dict[str, float]
     ms: float
@@ -52,6 +54,7 @@ class GraphReport:
             runtime=runtime,
             tasks=tuple(graph.tasks),
             image_size=graph.image_size,
+            channels=image.shape[1],
             size=written.stat().st_size,
             differences=differences,
             ms=milliseconds(run, image),
@@ -62,7 +65,8 @@ class GraphReport:
         height, width = self.image_size
         differences = ", ".join(f"{task} {value:.1e}" for task, value in self.differences.items())
         return (
-            f"wrote {self.path} ({self.kind}, {self.size / 1e6:.1f} MB): images [batch, 3, {height}, {width}] -> "
+            f"wrote {self.path} ({self.kind}, {self.size / 1e6:.1f} MB): images "
+            f"[batch, {self.channels}, {height}, {width}] -> "
             f"{', '.join(self.tasks)}\n"
             f"largest difference from torch, relative to the largest value, in batches of 1, 2 and 3: {differences}\n"
             f"one image: {self.runtime} {self.ms:.2f} ms, torch {self.torch_ms:.2f} ms "

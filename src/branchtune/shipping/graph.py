@@ -28,7 +28,7 @@ INPUT = "images"
 
 
 class Outputs(nn.Module):
-    """The model with its tasks fixed: images `[B, 3, H, W]` -> the output of each."""
+    """The model with its tasks fixed: images `[B, C, H, W]` -> the output of each."""
 
     def __init__(self, model: MultiTaskModel, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -57,13 +57,14 @@ class Graph:
         return self.module.tasks
 
     def images(self, batch: int) -> Tensor:
-        """`[batch, 3, H, W]` at random, the same in every call."""
+        """`[batch, C, H, W]` at random, the same in every call."""
         return _images(self.module, batch, self.image_size)
 
     def properties(self) -> dict[str, Any]:
         """What the user of a file has to know beside its inputs and outputs, ready for JSON."""
         model = self.module.model
-        mean, std = image_statistics(model.backbone.frozen)
+        channels = image_channels(model.backbone.frozen)
+        mean, std = (s if len(s) == channels else None for s in image_statistics(model.backbone.frozen))
         return {
             "branchtune_version": __version__,
             "tasks": self.tasks,

@@ -14,7 +14,7 @@ from branchtune.model import MultiTaskModel
 from branchtune.shipping.config import ModelConfig
 from branchtune.shipping.download import Download, local_folder
 from branchtune.shipping.files import ADAPTERS, CONFIG, DECODERS, check_hash, read_config, read_tensors
-from branchtune.shipping.tensors import adapter_tensors, decoder_tensors, fill
+from branchtune.shipping.tensors import adapter_tensors, decoder_tensors, fill, without_classifier
 
 
 @torch.inference_mode(False)  # in it, nothing could be made that trains
@@ -61,7 +61,7 @@ def load_pretrained(
             backbone = _create_backbone(config, folder, backbone_checkpoint)
         _check_backbone(config, folder, backbone)
         model = config.build(backbone, checkpoint_levels)
-    fill(adapter_tensors(model), adapters, folder / ADAPTERS)
+    fill(adapter_tensors(model), without_classifier(adapters, model), folder / ADAPTERS)
     fill(decoder_tensors(model), decoders, folder / DECODERS)
     for name, expected in config.hashes.items():
         check_hash(folder / name, expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from branchtune._version import __version__
+from branchtune.backbone.check import image_channels
 from branchtune.backbone.source import PACKAGED, BackboneSource, source_of
 from branchtune.backbone.statistics import image_statistics
 from branchtune.model import MultiTaskModel
@@ -20,7 +21,7 @@ tags: [lora, {kind}]
 # {task}: LoRA on {backbone}
 
 One task of a branched multi-task model, written by branchtune {version}. Images enter with {height}x{width} pixels
-(height x width), normalised with mean {mean} and standard deviation {std}.
+(height x width), {normalised}.
 
 ```python
 {library}from peft import PeftModel
@@ -53,8 +54,11 @@ def peft_card(model: MultiTaskModel, task: str) -> str:
     """How to load the folder, in Markdown whose code runs in the folder above it."""
     frozen, spec = model.backbone.frozen, model.spec
     height, width = spec.image_size
-    mean, std = image_statistics(frozen)
-    library, creation = _creation(source_of(frozen))
+    channels, (mean, std) = image_channels(frozen), image_statistics(frozen)
+    normalised = f"normalised with mean {mean} and standard deviation {std}"
+    if len(mean) != channels:
+        normalised = f"of {channels} channels, normalised as they were in training"
+    library, creation = _creation(source_of(frozen), hasattr(frozen, "branchtune_source"))
     described = describe(model.tasks[task]), describe(model.decoder)
     call = "model.get_base_model().forward_features(images)" if hasattr(frozen, "forward_features") else "model(images)"
     return _TEMPLATE.format(
@@ -64,8 +68,7 @@ def peft_card(model: MultiTaskModel, task: str) -> str:
         version=__version__,
         height=height,
         width=width,
-        mean=mean,
-        std=std,
+        normalised=normalised,
         library=library,
         creation=creation,
         features=call,
@@ -77,8 +80,12 @@ def peft_card(model: MultiTaskModel, task: str) -> str:
     )
 
 
-def _creation(source: BackboneSource | None) -> tuple[str, str]:
-    """An import, and the statement that makes the backbone; a comment where nothing can make it again."""
+def _creation(source: BackboneSource | None, known: bool) -> tuple[str, str]:
+    """An import, and the statement that makes the backbone; a comment where nothing can make it again.
+
+    Args:
+        known: the source was noted when the backbone was made. A model of timm does not tell which weights it holds.
+    """
     if source is None or not source.has_weights:
         name = f" ({source})" if source else ""
         return "", f"# backbone: the module that the model was trained on{name}, with the same weights"
@@ -88,7 +95,8 @@ def _creation(source: BackboneSource | None) -> tuple[str, str]:
         return "import branchtune as bt\n", f"backbone = bt.create_backbone({call})"
     name = f"{source.name}.{source.tag}" if source.tag else source.name
     call = _arguments([name], {"pretrained": True, "num_classes": 0, **source.kwargs})
-    return "import timm\n", f"backbone = timm.create_model({call})"
+    doubt = "" if known else "# If the model was trained on other weights, load them here: PEFT cannot tell.\n"
+    return "import timm\n", f"{doubt}backbone = timm.create_model({call})"
 
 
 def _import(entry: dict[str, Any]) -> str:

@@ -33,15 +33,16 @@ def save_pretrained(
 
     Args:
         model: any model, also one whose backbone cannot be created again: then the card says that it must be passed.
-        save_directory: a new folder, or one of a model saved before, which is replaced.
+        save_directory: a new folder, or one of a model saved before, which is replaced; neither a mount point nor the
+            current folder, but one inside it.
         card: the text of README.md; default: one made from the model.
         metrics: by task, such as `evaluate` returns, for the card.
         name: by which the card loads the model; default: that of the folder.
 
     Raises:
-        UserError: a merged or low-memory model; the folder holds something else or cannot be written; a task, adapter
-            or decoder of the user's own whose arguments are no attributes of the same names, or that JSON cannot hold;
-            a card that is no text, or metrics that are no numbers.
+        UserError: a merged or low-memory model; the folder holds something else, or cannot be written or replaced; a
+            task, adapter or decoder of the user's own whose arguments are no attributes of the same names, or that JSON
+            cannot hold; a card that is no text, or metrics that are no numbers.
     """
     check_instance("card", card, str, "'# My model'")
     if isinstance(model, ModelSnapshot):

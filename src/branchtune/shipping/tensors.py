@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from branchtune.backbone.fingerprint import classifiers
 from branchtune.errors import UserError
 from branchtune.model import MultiTaskModel
 
@@ -16,20 +17,30 @@ from branchtune.model import MultiTaskModel
 def adapter_tensors(model: MultiTaskModel) -> dict[str, Tensor]:
     """The model's own tensors of adapters and extras, and of the backbone where it was fine-tuned.
 
-    A parameter that no feature depends on belongs to the user's backbone even then, and is left out.
+    A parameter that no feature depends on belongs to the user's backbone even then, and is left out; so are a
+    classifier's buffers, which a backbone created again, without a classifier, would lack.
     """
     branched = model.backbone
     adapters = branched.adapters.state_dict(keep_vars=True)
     frozen = branched.frozen.state_dict(keep_vars=True)
     if branched.train_backbone:
         parameters = {name for name, _ in branched.frozen.named_parameters(remove_duplicate=False)}
-        own = {name for name in frozen if name in model.spec.parameters or name not in parameters}
+        heads = classifiers(branched.frozen)
+        buffers = {name for name in frozen if name not in parameters and name.partition(".")[0] not in heads}
+        own = buffers | (frozen.keys() & set(model.spec.parameters))
     else:
         own = branched.extra_names
     prefix = "backbone" if branched.train_backbone else "extras"
     return {f"adapters.{name}": tensor for name, tensor in adapters.items()} | {
         f"{prefix}.{name}": frozen[name] for name in sorted(own)
     }
+
+
+def without_classifier(stored: Mapping[str, Tensor], model: MultiTaskModel) -> dict[str, Tensor]:
+    """What a file of adapters holds but for a classifier's buffers, which older versions wrote."""
+    heads = tuple(f"backbone.{name}." for name in classifiers(model.backbone.frozen))
+    own = adapter_tensors(model)
+    return {name: tensor for name, tensor in stored.items() if name in own or not name.startswith(heads)}
 
 
 def decoder_tensors(model: MultiTaskModel) -> dict[str, Tensor]:
