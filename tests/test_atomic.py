@@ -15,7 +15,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from branchtune.atomic import other_work, replace_directory, replace_file, write_bytes, write_json, write_text
+from branchtune.atomic import (
+    many_files,
+    other_work,
+    replace_directory,
+    replace_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from branchtune.errors import UserError
 
 
@@ -223,3 +231,33 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
         other.write_text("other")
     assert (tmp_path / "a").read_text() == "one"
     assert names(tmp_path) == ["a"]
+
+
+def test_among_many_files_each_write_does_not_look_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".a.99999999.01234567.partial").write_text("of a process that was killed")
+    listed: list[Path] = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: listed.append(folder) or iterdir(folder))
+    with many_files(tmp_path):
+        for name in "abc":
+            write_text(tmp_path / name, name)
+        write_text(tmp_path / "other" / "a", "a")
+    assert listed == [tmp_path, tmp_path / "other"]
+    assert names(tmp_path) == ["a", "b", "c", "other"]
+    listed.clear()
+    write_text(tmp_path / "d", "d")
+    assert listed == [tmp_path]
+
+
+def test_the_current_folder_and_mounts_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose current folder is another's place cannot write by relative paths; a mount cannot be renamed."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="holds, the current folder, and cannot be replaced as a whole: choose another"):
+        replace_directory(".").__enter__()
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "mounted")
+    with pytest.raises(UserError, match="mounted is a mount point, and cannot be replaced"):
+        replace_directory("mounted").__enter__()
+    with replace_directory(Path("mounted", "model")) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path / "mounted") == ["model"]

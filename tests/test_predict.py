@@ -171,7 +171,10 @@ def test_nothing_is_deleted_but_predictions(
     for name in own:
         (out / name).write_text("mine")
     Image.new("RGB", (8, 8), "red").save(images / "a.png")
+    capsys.readouterr()
     assert main([*call, str(out), "--tasks=[depth]"]) == 0
+    assert "wrote 1 images to" in (printed := capsys.readouterr().out)
+    assert ", 1 replace others of the same names, of another path or older" in printed
     assert set(files_of(out)) == own | {"a.depth.npy", "a.depth.png", "a.sheet.png"} < own | predicted
 
 

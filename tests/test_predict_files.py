@@ -203,6 +203,23 @@ def test_a_name_that_is_too_long(finished: Path, images: Path, capsys: Printed) 
     assert "File name too long; give it a shorter name" in capsys.readouterr().err
 
 
+def test_the_folder_is_not_looked_through_for_every_file(
+    finished: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would take the longest of thousands of images."""
+    listed: list[Path] = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: listed.append(folder) or iterdir(folder))
+    counts = []
+    for number in (2, 5):
+        for index in range(number):
+            Image.new("RGB", (9, 9)).save(images / f"{number}{index}.png")
+        listed.clear()
+        assert call(finished, images, "--tasks=[depth]") == 0
+        counts.append(listed.count((images.parent / "out").resolve()))
+    assert counts[0] == counts[1]
+
+
 def test_interrupted_and_resumed(
     finished: Path, images: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

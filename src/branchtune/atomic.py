@@ -21,6 +21,8 @@ _ADVICE = {
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.EFBIG: "raise the limit on file sizes or choose another disk",
 }
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]{8}\.partial")
+_searched: set[Path] = set()
 _TORCH_WRITE_FAILURES = ("inline_container", "PytorchStreamWriter")
 
 
@@ -82,6 +84,12 @@ def replace_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_dir():
             raise UserError(f"cannot write the folder {path}: a file has that name, choose another one")
+        mounted = os.path.ismount(path)
+        if mounted or Path.cwd().is_relative_to(path):
+            what = "is a mount point" if mounted else "is, or holds, the current folder"
+            raise UserError(
+                f"{path} {what}, and cannot be replaced as a whole: choose another folder, or one inside it"
+            )
         _recover(path, old)
         temporary = _temporary(path)
         try:
@@ -101,6 +109,21 @@ def replace_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def many_files(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Around writing many files to an existing folder: what killed processes left there is removed once, at the start.
+
+    Every single write would otherwise look through all files that are there already.
+    """
+    folder = Path(folder).resolve()
+    _remove_left(folder)
+    _searched.add(folder)
+    try:
+        yield
+    finally:
+        _searched.discard(folder)
 
 
 class _Other(Exception):
@@ -132,12 +155,17 @@ def _recover(path: Path, old: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     """A name of this process's own in the same folder; those of dead processes are removed on the way."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.[0-9a-f]{{8}}\.partial")
-    for left in path.parent.iterdir():
-        found = pattern.fullmatch(left.name)
-        if found and not _alive(int(found[1])):
-            _remove(left)
+    if path.parent not in _searched:
+        _remove_left(path.parent, path.name)
     return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def _remove_left(folder: Path, name: str | None = None) -> None:
+    """Temporary files of dead processes for the file of this name, or for any."""
+    for left in folder.iterdir():
+        found = _TEMPORARY.fullmatch(left.name)
+        if found and name in (None, found[1]) and not _alive(int(found[2])):
+            _remove(left)
 
 
 def _remove(path: Path) -> None:

@@ -68,7 +68,8 @@ def run(argv: Sequence[str]) -> None:
         scores=options.scores,
     )
     kept = f", {done.present} were there already" if done.present else ""
-    reporter.say(f"wrote {done.written} images to {options.out}{kept}")
+    replaced = f", {done.replaced} replace others of the same names, of another path or older" if done.replaced else ""
+    reporter.say(f"wrote {done.written} images to {options.out}{kept}{replaced}")
     for reason in done.skipped:
         reporter.say(f"skipped {reason}")
     if len(done.skipped) == len(paths):

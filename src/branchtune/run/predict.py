@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from branchtune.atomic import many_files
 from branchtune.data.decoding import read_image
 from branchtune.data.transforms import Transform
 from branchtune.errors import UserError, unknown
@@ -36,11 +37,13 @@ class Predicted:
     Attributes:
         written, present: images whose files were written, or were there already.
         skipped: for every image that could not be read, or has too many scores, its name and the reason.
+        replaced: images of the same names, at another path or changed since, whose files were deleted.
     """
 
     written: int
     present: int
     skipped: list[str]
+    replaced: int
 
 
 @torch.no_grad()
@@ -106,7 +109,7 @@ def predict(
     files = _ImageFiles(todo, bench.image_transform, sheet is not None, scored)
     loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=list)
     skipped = []
-    with reporter.track("predict", len(todo)) as advance:
+    with reporter.track("predict", len(todo)) as advance, many_files(out):
         for batch in loader:
             skipped += [item for item in batch if isinstance(item, str)]
             read = [item for item in batch if not isinstance(item, str)]
@@ -116,7 +119,7 @@ def predict(
                 folder.write(item.stem, outputs, item.small)
             for _ in batch:
                 advance()
-    return Predicted(len(todo) - len(skipped), len(images) - len(todo), skipped)
+    return Predicted(len(todo) - len(skipped), len(images) - len(todo), skipped, folder.replaced)
 
 
 class _Read(NamedTuple):

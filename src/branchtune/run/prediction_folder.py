@@ -45,6 +45,9 @@ class PredictionFolder:
     Raises:
         UserError: the folder cannot be written, holds another model's predictions, or has a file of somebody else under
             the name of one that would be written.
+
+    Attributes:
+        replaced: how many images' predictions were deleted, which were of another image of the same name.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class PredictionFolder:
         for stem in sources:
             self._check_free(stem, set(files) - set(before.files.get(stem, ())))
         gone = {stem for stem, source in before.images.items() if not same or source != sources.get(stem, source)}
+        self.replaced = len(gone & before.files.keys()) if same else 0
         kept = before.without(gone)
         shown = {stem: [sheet, *(task.name for task in tasks)] for stem in sources if sheet is not None}
         changed = {stem for stem in shown if kept.sheets.get(stem) != shown[stem]}
