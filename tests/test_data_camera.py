@@ -13,7 +13,7 @@ from torch import Tensor
 from branchtune.data.scenes import render
 from branchtune.data.scenes._layout import compose
 from branchtune.data.transforms import flip_horizontal, resized_crop, turned_and_scaled
-from scene_geometry import KINDS, scene
+from scene_geometry import KINDS, plane, scene
 
 
 def viewing_rays(sample: dict[str, Any]) -> Tensor:
@@ -78,3 +78,11 @@ def test_a_zoomed_scene_is_what_a_longer_focal_length_sees_but_nearer(by: str, i
     # A lens leaves everything where it is; the zoom of the recipe stands for a camera that is nearer.
     torch.testing.assert_close(zoomed["depth"][same], seen["depth"][same] / 3, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(zoomed["normals"][same], seen["normals"][same], atol=1e-4, rtol=0)
+
+
+def test_what_moves_beyond_every_depth_is_unknown():
+    before = {**plane(0.0, 0.0, -1), "depth": torch.full((40, 40), 700.0)}
+    before["depth"][:, :20] = 800.0
+    after = turned_and_scaled(before, KINDS, 0.0, 0.75)["depth"]
+    assert after[10:30, 22:33].sub(700 / 0.75).abs().max() < 1e-3
+    assert after[10:30, 7:18].isnan().all()

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import branchtune as bt
+from branchtune.data.check import check_source
 from branchtune.data.folder import FolderFiles
 from branchtune.data.source import refuse
 from branchtune.data.stored import StoredSamples
@@ -128,6 +129,12 @@ def test_splits_and_folders_have_other_names_where_the_file_says_so(root: Path):
     source = FolderFiles(root)
     assert source.listed("train") == SPLITS["train"]
     assert source.has_split("test")
+    assert FolderFiles(root / "dataset.yaml").listed("train") == SPLITS["train"]
+    (root / "dataset.yaml").write_text((root / "dataset.yaml").read_text().replace("test: val.txt", "test: tests.txt"))
+    problems = [problem for summary in check_source(FolderFiles(root)) for problem in summary.problems]
+    assert any("tests.txt: cannot be read (No such file" in str(problem) for problem in problems)
+    with pytest.raises(UserError, match=r"tests.txt: cannot be read \(No such file"):
+        StoredSamples(FolderFiles(root), "test", [], (8, 10), mean=(0, 0, 0), std=(1, 1, 1))
     assert set(source.read("a")) == {"id", "image", "depth"}
 
 

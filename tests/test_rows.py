@@ -277,6 +277,17 @@ def test_a_split_that_a_table_lacks_is_named(folder: Path):
         Rows.load(folder, tasks())
 
 
+@pytest.mark.parametrize("val", ["train", "train[80%:]"])
+def test_splits_that_share_rows_are_refused(folder: Path, val: str):
+    (folder / "dataset.yaml").write_text(YAML.replace("val: validation", f'val: "{val}"'))
+    with pytest.raises(UserError, match=r"splits.train 'train' and splits.val 'train.*' share rows: give each its own"):
+        read_declaration(folder)
+    (folder / "dataset.yaml").write_text(
+        YAML.replace("train: train, val: validation", 'train: "train[:80%]", val: "train[80%:]"')
+    )
+    assert read_declaration(folder).splits["val"] == "train[80%:]"
+
+
 def test_a_bad_image_hides_no_bad_label(folder: Path):
     rows = make_rows(2)
     rows[1]["image"], rows[1]["segmentation"] = None, np.full(SHAPE, 13)

@@ -11,7 +11,8 @@ import pytest
 from fastapi import HTTPException
 from PIL import Image
 
-from branchtune.data.decoding import read_image
+from branchtune.data.decoding import read_image, read_values_image
+from branchtune.errors import UserError
 from branchtune.serving.reading import read_upload
 from served_model import encoded, pixels, png_header
 
@@ -100,3 +101,36 @@ def test_known_pixels() -> None:
     np.testing.assert_array_equal(read("deep.png"), grey)
     np.testing.assert_array_equal(read("grey.png"), grey)
     np.testing.assert_array_equal(read("alpha.png"), pixels())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_a_range_that_nothing_tells_is_refused(dtype: Any, tmp_path: Path) -> None:
+    values = (pixels()[..., 0] / 255 if dtype == np.float32 else pixels()[..., 0]).astype(dtype)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(
+        UserError, match=r"a.tif: cannot be decoded \(32 bits a pixel, .* range: save it with 8 or 16\)"
+    ):
+        read_image(tmp_path / "a.tif")
+    status, detail = refusal((tmp_path / "a.tif").read_bytes())
+    assert status == 422
+    assert "32 bits a pixel" in detail
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(16, 16), (12, 20)])
+def test_a_turned_tiff_is_read_as_stored_where_labels_lie_on_it(
+    tmp_path: Path, size: tuple[int, int], orientation: int
+) -> None:
+    """Pillow turns it as it loads it, and no other format."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = pixels(*size)
+    Image.fromarray(stored).save(tmp_path / "a.tif", exif=exif)
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), stored)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.tif", upright=True), read_image(tmp_path / "a.png", upright=True)
+    )
+    for label in (stored[..., 0], stored[..., 0].astype(np.uint16) * 257):
+        Image.fromarray(label).save(tmp_path / "label.tif", exif=exif)
+        np.testing.assert_array_equal(read_values_image(tmp_path / "label.tif"), label)

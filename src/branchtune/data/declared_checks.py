@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any, get_args
 
 from branchtune.data.declared_label import METRES, Label, LabelKind
@@ -61,6 +62,15 @@ def _wrong_value(kind: LabelKind, values: Mapping[str, Any]) -> str | None:
     return _no_text({key: values[key] for key in ("units", "folder", "column")})
 
 
+def _overlapping(splits: Mapping[str, str]) -> tuple[str, str] | None:
+    """Two splits of a table that are the same rows, or of which one is a slice of the other."""
+    for one, other in combinations(splits, 2):
+        names = splits[one].partition("["), splits[other].partition("[")
+        if names[0][0] == names[1][0] and (splits[one] == splits[other] or not (names[0][1] and names[1][1])):
+            return one, other
+    return None
+
+
 def declaration_problem(content: Mapping[str, Any]) -> str | None:
     """What is wrong with the names of the labels and with the keys beside `tasks`, or None."""
     for name in content["tasks"]:
@@ -74,6 +84,12 @@ def declaration_problem(content: Mapping[str, Any]) -> str | None:
             return str(unknown("split", str(split), SPLITS))
         if not isinstance(name, str):
             return f"splits.{split} {name!r}: name its list, or the split of a table"
+    if content["huggingface"] is not None and (both := _overlapping(splits)):
+        one, other = both
+        return (
+            f"splits.{one} {splits[one]!r} and splits.{other} {splits[other]!r} share rows: give each its own, such as "
+            "'train[:80%]' and 'train[80%:]'"
+        )
     for key in ("images", "image"):
         if content[key] is None:
             return f"{key} is empty, name a {'folder' if key == 'images' else 'column'} or delete the key"

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from branchtune.errors import UserError
 
@@ -22,6 +22,16 @@ DAMAGED = (
     zlib.error,
     Image.DecompressionBombError,
 )
+# How an image that was turned upright is turned back, by what its EXIF data say.
+_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -31,7 +41,7 @@ def read_image(path: Path, *, upright: bool = False) -> np.ndarray:
     Args:
         upright: turned as the file's EXIF data say, which the files of labels do not follow.
     """
-    image = _open(path)
+    image = _open(path, as_stored=not upright)
     try:
         return as_rgb(image, upright=upright)
     except DAMAGED as error:
@@ -39,10 +49,18 @@ def read_image(path: Path, *, upright: bool = False) -> np.ndarray:
 
 
 def as_rgb(image: Image.Image, *, upright: bool = False) -> np.ndarray:
-    """An opened image of any mode -> uint8 `[H, W, 3]`, a copy; 16 bits a pixel become 8, transparency is dropped."""
+    """An opened image -> uint8 `[H, W, 3]`, a copy; 16 bits a pixel become 8, transparency is dropped.
+
+    Raises:
+        ValueError: 32 bits a pixel, whose black and white nothing tells.
+    """
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")  # of older Pillows
+    if image.mode in ("I", "F") and not deep:
+        kind = "floats" if image.mode == "F" else "whole numbers"
+        raise ValueError(f"32 bits a pixel, {kind} of an unknown range: save it with 8 or 16")
     if upright:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # Pillow would clip
+    if deep:  # Pillow would clip
         grey = np.asarray(image).astype(np.float32) / 257
         return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
     if isinstance(image.info.get("transparency"), bytes):  # a value per colour, about which Pillow would warn
@@ -106,12 +124,14 @@ def read_floats(path: Path, expected: str, ndim: int) -> np.ndarray:
         return values.astype(np.float32, copy=False)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, as_stored: bool = True) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             opened = Image.open(path)
         with opened as image:
+            if image.format == "TIFF":
+                return _load_tiff(image, as_stored)
             image.load()
             return image
     except TOO_LARGE as error:
@@ -121,6 +141,14 @@ def _open(path: Path) -> Image.Image:
         ) from error
     except DAMAGED as error:
         raise _unreadable(path, error) from error
+
+
+def _load_tiff(image: ImageFile.ImageFile, as_stored: bool) -> Image.Image:
+    """Pillow turns a TIFF, and no other image, as its EXIF data say while it loads it."""
+    turned = image.getexif().get(ExifTags.Base.Orientation)
+    image.filename = ""  # of a file that it maps into memory, Pillow (13) mixes up height and width
+    image.load()
+    return image.transpose(_BACK[turned]) if as_stored and turned in _BACK else image
 
 
 def _unreadable(path: Path, error: BaseException) -> UserError:

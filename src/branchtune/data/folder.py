@@ -30,7 +30,7 @@ class FolderFiles(LabelFiles):
 
     ```
     dataset.yaml
-    train.txt  val.txt  test.txt      one id per line; test is optional
+    train.txt  val.txt                one id per line; other names, and a test list, are declared (`splits`)
     images/<id>.jpg                   or .jpeg .png .webp .bmp .tif .tiff
     depth/<id>.npy                    or .png .tif .tiff, one folder per task
     ```
@@ -60,7 +60,10 @@ class FolderFiles(LabelFiles):
         self.image = _any(self.declaration.images, IMAGES)
         self.class_names = self.declaration.class_names
         self.splits = tuple(self.declaration.splits)
-        super().__init__(root, {name: label.channels for name, label in declared.items()} if labels is None else labels)
+        folder = Path(root).parent if Path(root).is_file() else root
+        super().__init__(
+            folder, {name: label.channels for name, label in declared.items()} if labels is None else labels
+        )
 
     @classmethod
     def for_tasks(cls, root: str | Path, tasks: Sequence[Task]) -> LabelFiles:
@@ -75,6 +78,9 @@ class FolderFiles(LabelFiles):
 
     def ambiguous(self, ids: Sequence[str]) -> list[tuple[str, str]]:
         return [(id_, " and ".join(found)) for id_, _, found in self._files(ids, list(self.labels)) if len(found) > 1]
+
+    def has_split(self, split: str) -> bool:
+        return split in self.splits  # a declared list that is not there is a mistake
 
     def _list(self, split: str) -> Path:
         return self.root / self.declaration.splits[split]

@@ -21,6 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from branchtune.tasks.targets import MAX_DEPTH
 from branchtune.tasks.task import TargetKind
 
 MapKind = TargetKind | Literal["lines"]
@@ -73,10 +74,14 @@ def as_map(target: Tensor, kind: MapKind) -> LabelMap:
 
 
 def zoomed(target: LabelMap, scale: float) -> LabelMap:
-    """What a map's values become when the camera is nearer by `scale`: depth is divided by it."""
+    """What a map's values become when the camera is nearer by `scale`: depth is divided by it.
+
+    What would then be farther away than any depth is unknown.
+    """
     if not isinstance(target, DepthMap) or scale == 1.0:
         return target
-    return tv_tensors.wrap(target.as_subclass(Tensor) / scale, like=target)
+    depth = target.as_subclass(Tensor) / scale
+    return tv_tensors.wrap(depth.masked_fill(depth >= MAX_DEPTH, torch.nan), like=target)
 
 
 @F.register_kernel(functional="resize", tv_tensor_cls=LabelMap)

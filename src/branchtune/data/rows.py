@@ -196,7 +196,10 @@ def _array(cell: Any, where: str) -> np.ndarray:
 def _image(cell: Any, where: str) -> np.ndarray:
     """A PIL image or an array -> uint8 or float32 in [0, 1], `[H, W, 3]`."""
     if isinstance(cell, Image.Image):
-        return as_rgb(cell)
+        try:
+            return as_rgb(cell)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
     if cell is None:
         raise UserError(f"{where}: is empty, a sample needs an image")
     pixels = _array(cell, where)

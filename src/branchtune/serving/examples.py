@@ -83,7 +83,9 @@ def _example(dataset: Any, index: int, bench: Workbench, limits: Limits) -> Exam
     source = getattr(dataset, "source", None)
     if source is not None:  # at its file's own shape
         id_ = dataset.ids[index]
-        pixels = torch.as_tensor(source.read(id_, dataset.split)["image"]).permute(1, 2, 0).numpy()
+        image = torch.as_tensor(source.read(id_, dataset.split)["image"])
+        image = (255 * image).round().to(torch.uint8) if image.is_floating_point() else image  # of a table
+        pixels = image.permute(1, 2, 0).numpy()
     else:
         sample = dataset[index]
         id_, pixels = sample["id"], pixels_of(sample["image"], *bench.normalisation)
