@@ -206,6 +206,10 @@ def test_trees_that_cannot_be(tree: str, expected: str, config: Path, capsys: py
         (["--optimizer=branchtune.AdaTask", "--trainer.gradient_clip_algorithm=value"], "clips by norm only"),
         (["--evaluate=best", "--trainer.limit_val_batches=0"], "evaluate=best needs validation"),
         (["--early_stopping=2", "--trainer.limit_val_batches=0"], "early_stopping=2 needs validation"),
+        (
+            ["--evaluate=best", "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=5"],
+            "evaluate=best needs validation, and none of 3 epochs is followed by one: set",
+        ),
         (["--trainer.max_steps=5", "--trainer.max_epochs=x"], "max_epochs"),
         (["--trainer.precision=bf16-true"], "takes 32-true, bf16-mixed or 16-mixed"),
         (["--trainer.precision=64"], "trainer.precision=64: a run takes"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -115,6 +115,45 @@ def test_only_functions_that_allow_it_are_run_again(act: nn.Module, again: bool)
     less, found = held(model, images) < all_of_it, gradients(model, images, {})
     assert less == again
     assert expected
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
+def doubled(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return 2 * output
+
+
+def hooked() -> nn.Module:
+    act = nn.GELU()
+    act.register_forward_hook(doubled)
+    return act
+
+
+def replaced() -> nn.Module:
+    act = nn.GELU()
+    act.forward = lambda x: 2 * nn.functional.gelu(x)  # type: ignore[method-assign]
+    return act
+
+
+@pytest.mark.parametrize("act", [hooked, replaced])
+def test_what_the_user_makes_of_an_output_is_kept(act: Callable[[], nn.Module]) -> None:
+    model, images = grow_tokens(Activated(act()), target_modules=["two.0", "two.2"]), torch.rand(2, 3, 32, 32)
+    with keeping_all():
+        expected = gradients(model, images, {})
+    found = gradients(model, images, {})
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
+def test_what_a_hook_of_all_modules_makes_of_an_output_is_kept() -> None:
+    model, images = grow_tokens(Activated(nn.GELU()), target_modules=["two.0", "two.2"]), torch.rand(2, 3, 32, 32)
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: 2 * output if isinstance(module, nn.GELU) else None
+    )
+    try:
+        with keeping_all():
+            expected = gradients(model, images, {})
+        found = gradients(model, images, {})
+    finally:
+        hook.remove()
     assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
 
 

@@ -25,6 +25,7 @@ from branchtune.run.results import Results
 from branchtune.training.callbacks import MetricsTable
 from branchtune.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from branchtune.training.losses import task_losses
+from branchtune.training.model_checkpoint import ModelCheckpoint
 from branchtune.training.module import MultiTaskModule, check_checkpoint
 from branchtune.training.schedule import Schedule
 from branchtune.training.weighted_sum import WeightedSum
@@ -126,6 +127,36 @@ def test_checkpoints_are_written_whole_and_read_without_unpickling(tmp_path: Pat
 def fit(config: Path, name: str, *arguments: str) -> Path:
     assert main(["fit", str(config), f"--name={name}", "--decoder_fit.steps=1", "--quiet", *arguments]) == 0
     return config.parent / "runs" / name
+
+
+def test_the_best_checkpoint_of_a_run_that_was_moved_is_still_the_best(tmp_path: Path) -> None:
+    before, after = (ModelCheckpoint(tmp_path / name, "best", monitor="score", mode="max") for name in ("old", "new"))
+    path, score = str(tmp_path / "old" / "best.ckpt"), torch.tensor(0.5)
+    before.best_model_path = before.kth_best_model_path = path
+    before.best_model_score = before.kth_value = before.best_k_models[path] = score
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old").rename(tmp_path / "new")
+    after.load_state_dict(before.state_dict())
+    here = str(tmp_path / "new" / "best.ckpt")
+    assert after.best_model_score == 0.5
+    assert (after.best_model_path, after.kth_best_model_path, after.last_model_path) == (here, here, "")
+    assert after.best_k_models == {here: score}
+    lightnings = L.pytorch.callbacks.ModelCheckpoint(tmp_path / "new", "best", monitor="score", mode="max")
+    assert after.state_key == lightnings.state_key  # else the checkpoints of older runs would lose theirs
+
+
+def test_a_single_process_needs_no_float64_for_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some devices have none."""
+
+    def missing(_: torch.Tensor) -> torch.Tensor:
+        raise TypeError("no float64 here")
+
+    model = small_model()
+    model.decoders["a"].register_buffer("running_mean", torch.tensor([1.0, 2.0]))
+    module = MultiTaskModule(model, WeightedSum(), Schedule())
+    monkeypatch.setattr(torch.Tensor, "double", missing)
+    module._share_statistics()
+    assert model.decoders["a"].running_mean.tolist() == [1.0, 2.0]
 
 
 def test_one_task_and_one_image(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ tensor of a block. The function before it keeps its own input anyway, and costs 
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -104,5 +105,13 @@ class _Note(OwnHook):
         latest.clear()
         # Without a gradient for it, the input is not kept. Another dtype: autocast, which no backward pass is under.
         in_place = getattr(module, "inplace", False)
-        if len(args) == 1 and args[0].requires_grad and args[0].dtype == output.dtype and not in_place:
+        plain = len(args) == 1 and args[0].requires_grad and args[0].dtype == output.dtype and not in_place
+        if plain and self._is_what_the_class_makes(module):
             latest.append(Source(weakref.ref(output), output._version, module, args[0].detach()))
+
+    def _is_what_the_class_makes(self, module: nn.Module) -> bool:
+        """Whether nothing of the user's makes the output, or changed it: it would not be there the second time."""
+        if "forward" in vars(module) or torch.nn.modules.module._global_forward_hooks:
+            return False
+        before = itertools.takewhile(lambda hook: hook is not self, module._forward_hooks.values())
+        return all(isinstance(hook, OwnHook) for hook in before)

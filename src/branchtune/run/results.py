@@ -177,5 +177,5 @@ def measure_cost(model: MultiTaskModel, config: RunConfig) -> dict[str, Any]:
 
 
 def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

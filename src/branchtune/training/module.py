@@ -16,7 +16,7 @@ from branchtune.data.sampling import sample_generator
 from branchtune.errors import DivergedError, UserError
 from branchtune.evaluation.evaluate import TaskMetrics
 from branchtune.finite import check_finite
-from branchtune.joint import joint_means, joint_step
+from branchtune.joint import joint_means, joint_step, processes
 from branchtune.model import MultiTaskModel
 from branchtune.training.losses import task_losses
 from branchtune.training.schedule import Schedule
@@ -126,6 +126,8 @@ class MultiTaskModule(L.LightningModule):
             trained.append(backbone.frozen)
         buffers = [b for module in trained for b in module.buffers() if b.is_floating_point()]
         with joint_step():
+            if processes() == 1:  # where the device may have no float64
+                return
             for buffer, mean in zip(buffers, joint_means([buffer.double() for buffer in buffers]), strict=True):
                 buffer.copy_(mean)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 
 from branchtune.config import RunConfig
 from branchtune.model import MultiTaskModel
@@ -22,6 +22,7 @@ from branchtune.training.callbacks import EpochProgress, MetricsTable, StopEarly
 from branchtune.training.checkpoint_io import read_checkpoint
 from branchtune.training.conflict import GradientConflict
 from branchtune.training.memory import Memory, Training
+from branchtune.training.model_checkpoint import ModelCheckpoint
 from branchtune.training.module import MultiTaskModule, check_checkpoint
 from branchtune.training.trainer import MANUAL_KEYS, build_trainer, quiet_lightning
 

@@ -134,10 +134,18 @@ def _check_validation(config: RunConfig) -> None:
             "trainer.val_check_interval: a run validates, and can resume, between epochs only; set "
             "trainer.check_val_every_n_epoch instead"
         )
-    if keys.get("limit_val_batches") == 0:
-        for key, value in (("early_stopping", config.early_stopping), ("evaluate", config.evaluate)):
-            if value not in (None, "last"):
-                raise UserError(f"{key}={value} needs validation: leave trainer.limit_val_batches=0 out")
+    epochs, every = keys.get("max_epochs"), keys.get("check_val_every_n_epoch", 1)
+    too_late = isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every
+    for key, value in (("early_stopping", config.early_stopping), ("evaluate", config.evaluate)):
+        if value in (None, "last"):
+            continue
+        if keys.get("limit_val_batches") == 0:
+            raise UserError(f"{key}={value} needs validation: leave trainer.limit_val_batches=0 out")
+        if too_late and not keys.get("fast_dev_run"):
+            raise UserError(
+                f"{key}={value} needs validation, and none of {epochs} epochs is followed by one: set "
+                f"trainer.check_val_every_n_epoch={every} to {epochs} or less"
+            )
 
 
 def _check_manual(config: RunConfig) -> None:
