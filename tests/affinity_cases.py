@@ -54,8 +54,16 @@ class Plain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.gelu(self.stem(x), approximate="tanh")
         for layer in (self.first, self.second, self.third):
-            x = nn.functional.gelu(layer(x), approximate="tanh")
+            x = nn.functional.gelu(self.call(layer, x), approximate="tanh")
         return x
+
+    def call(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return layer(x)
+
+
+class ByKeyword(Plain):
+    def call(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return layer(input=x)
 
 
 PLAIN_LEVELS = ["first", "second", "third"]

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from affinity_cases import PLAIN_LEVELS, Fit, Plain, batches, drop_labels, swin
+from affinity_cases import PLAIN_LEVELS, ByKeyword, Fit, Plain, batches, drop_labels, swin
 from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.bottleneck import Bottleneck
 from branchtune.adapters.lora import LoRA
@@ -74,6 +74,7 @@ CASES: dict[str, Any] = {
         None,
     ),
     "a site ends the level": lambda: (Plain(), LoRA(r=2), PLAIN_LEVELS),
+    "called by keyword": lambda: (ByKeyword(), LoRA(r=2), PLAIN_LEVELS),
 }
 
 

@@ -168,6 +168,12 @@ def test_a_task_that_hardly_agrees_with_itself_still_agrees_with_another() -> No
     np.testing.assert_allclose(affinity.corrected()[0, 1], 0.0009 / np.sqrt(0.0029 * 0.0018))
 
 
+def test_an_own_agreement_of_two_samples_is_not_taken_as_exact() -> None:
+    """Without one of them no pair is left, and its error is unknown: 0.01 / sqrt(0.001 * 0.02) would be 1."""
+    affinity = with_errors([[0.001, 0.01], [0.01, 0.02]], [[np.nan, 0.0], [0.0, 0.001]])
+    np.testing.assert_allclose(affinity.corrected(), [[1, 0.01], [0.01, 1]])
+
+
 def test_a_negative_diagonal_is_no_reason_to_fail() -> None:
     affinity = with_errors([[-0.01, 0.02], [0.02, 0.5]], [[np.nan, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(affinity.corrected(), [[1, 0.02], [0.02, 1]])

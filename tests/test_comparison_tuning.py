@@ -82,6 +82,18 @@ def test_the_tuned_rate_is_the_one_that_the_method_trains_with(compared: Path) -
         assert {key: rates[key] for key in RATES} == pytest.approx(expected), method
 
 
+def test_no_method_has_the_rate_of_its_decoders_tuned_as_well(compared: Path) -> None:
+    nulls = {f"optimizer.init_args.{name}": None for name in ("decoder_lr", "backbone_lr")}
+    settings = Settings.load(compared / "tiny.yaml").but(**nulls)
+    lr = settings.config.optimizer.lr
+    found = {}
+    for method in ("shared", "full", "decoders"):
+        tuned = with_rate(settings, method, 3.0).config.optimizer
+        found[method] = (tuned.lr, tuned.decoder_lr, tuned.backbone_lr)
+    assert found == {"shared": (3 * lr, lr, lr), "full": (lr, lr, 3 * lr), "decoders": (lr, 3 * lr, lr)}
+    assert with_rate(settings, "shared", 1.0).text() == settings.text()
+
+
 @pytest.mark.parametrize("seeds", [[1], pytest.param([0, 1], marks=pytest.mark.slow)], ids=["one seed", "two seeds"])
 def test_several_processes_give_the_same_numbers_and_take_over_tuned_rates(
     compared: Path, comparison: Comparison, seeds: list[int]
@@ -137,6 +149,9 @@ def test_a_grid_that_only_diverges_is_refused(compared: Path, capsys: pytest.Cap
     assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 2
     error = capsys.readouterr().err
     assert "no rate of the grid [1e+30, 1e+31] trains decoders only: decoders-x1e+30-0: the loss of task" in error
+    assert main(["compare", str(compared / "tiny.yaml"), *arguments]) == 2
+    record = compared / "runs" / "wilder" / "decoders-x1e+30-0" / "diverged.json"
+    assert f"(so {record} says: delete it, and the trial is made again)" in capsys.readouterr().err
 
 
 def test_what_breaks_before_the_training_is_no_matter_of_its_rate(

@@ -19,6 +19,7 @@ from branchtune.adapters.adapter import Adapter
 from branchtune.adapters.lora import LoRA
 from branchtune.adapters.lora_layers import KernelDelta, LoRAConv, LoRALinear
 from branchtune.affinity.gradients import Layout, PerSampleGradients, differentiate
+from branchtune.backbone.arguments import tensor_arguments
 from branchtune.backbone.clone import OwnHook
 from branchtune.backbone.spec import Site
 from branchtune.batch import Batch
@@ -49,7 +50,7 @@ class LoRAGradients(PerSampleGradients):
         ]
         for probe in self.probes:
             # First of the hooks: the one at the end of a level may stop the forward pass, and reads the output.
-            modules[probe.site.name].register_forward_hook(probe, prepend=True)
+            modules[probe.site.name].register_forward_hook(probe, prepend=True, with_kwargs=True)
         self.layout = Layout(
             len(model.spec.levels),
             tuple(probe.site.level for probe in self.probes),
@@ -91,9 +92,10 @@ class _Probe(OwnHook):
             self.scale, self.size = adapter.scale(site), node.lora_B.numel()
         self.calls: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         zero = torch.zeros_like(output, requires_grad=True)
-        self.calls.append((self._seen(args[0].detach()), zero))
+        inputs = next(iter(tensor_arguments(args, kwargs).values()))
+        self.calls.append((self._seen(inputs.detach()), zero))
         return output + zero
 
     def _seen(self, x: Tensor) -> Tensor:

@@ -135,15 +135,17 @@ class Affinity:
         - numerator: `A[t, t'] max(0, 1 - (s[t, t'] / A[t, t'])^2)`, positive-part shrinkage, zero for what is noise;
         - denominator: `max(A[t, t], 2 s[t, t])` for the agreement of t with itself.
 
-        Both errors vanish with more samples. Where the denominator is not positive, a pair keeps its plain value.
+        Both errors vanish with more samples. Where the denominator is not positive, a pair keeps its plain value; so do
+        pairs of a task with too few labels for an error of its own agreement, where others have one.
 
         Args:
             level: of the level's matrix instead of the overall one.
         """
         matrix = self.overall if level is None else self.per_level[level]
         error = self.overall_error if level is None else self.per_level_error[level]
+        unknown = ~np.isfinite(np.diagonal(error)) & np.isfinite(error).any()
         error = np.where(np.isfinite(error), error, 0.0)
-        own = np.maximum(np.diagonal(matrix), 2 * np.diagonal(error))
+        own = np.where(unknown, 0.0, np.maximum(np.diagonal(matrix), 2 * np.diagonal(error)))
         scale = np.sqrt(np.outer(np.maximum(own, 0.0), np.maximum(own, 0.0)))
         beyond = np.where(np.abs(matrix) > error, matrix - error**2 / np.where(matrix == 0, 1.0, matrix), 0.0)
         quotient = np.where(scale > 0, beyond / np.where(scale > 0, scale, 1.0), matrix)

@@ -60,10 +60,10 @@ class PairedSimilarity(Estimator):
 
     def _similarities(self, g: Tensor, h: Tensor) -> np.ndarray:
         """Overall, then per level: `[1 + L]`."""
-        per_tensor = products(g, h, self.normalize, self.layout.sizes).double()
-        level_of = torch.tensor(self.layout.level_of, device=per_tensor.device)
+        per_tensor = products(g, h, self.normalize, self.layout.sizes).cpu().double()
+        level_of = torch.tensor(self.layout.level_of)
         per_level = per_tensor.new_zeros(3, self.layout.levels).index_add_(1, level_of, per_tensor)
-        return cosine_of(torch.cat([per_level.sum(1, keepdim=True), per_level], dim=1)).cpu().numpy()
+        return cosine_of(torch.cat([per_level.sum(1, keepdim=True), per_level], dim=1)).numpy()
 
     def estimate(self) -> Estimate:
         mean = self.sum / self.count

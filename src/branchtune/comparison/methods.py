@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from branchtune.settings import Settings
 
 SINGLE = "single"
@@ -25,10 +23,15 @@ _RATES = {SINGLE: "backbone_lr", "full": "backbone_lr", "decoders": "decoder_lr"
 
 
 def with_rate(settings: Settings, method: str, factor: float) -> Settings:
-    """The settings with the method's own learning rate multiplied by `factor`."""
-    optimizer = settings.config.optimizer
-    name = _RATES.get(method, "lr")
-    if getattr(optimizer, name) is None:  # decoder_lr: null means lr
-        name = "lr"
-    changes: dict[str, Any] = {f"optimizer.init_args.{name}": float(f"{getattr(optimizer, name) * factor:.6g}")}
-    return settings.but(**changes)
+    """The settings with the method's own learning rate multiplied by `factor`.
+
+    One that is null means `lr`, and keeps that value where another is tuned: else some methods would have the rate of
+    their decoders tuned as well.
+    """
+    if factor == 1:
+        return settings
+    optimizer, own = settings.config.optimizer, _RATES.get(method, "lr")
+    rates = {name: getattr(optimizer, name) for name in ("lr", "decoder_lr", "backbone_lr") if hasattr(optimizer, name)}
+    changes = {name: rates["lr"] for name, rate in rates.items() if rate is None}
+    changes[own] = float(f"{(rates[own] or rates['lr']) * factor:.6g}")
+    return settings.but(**{f"optimizer.init_args.{name}": rate for name, rate in changes.items()})

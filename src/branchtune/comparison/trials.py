@@ -19,7 +19,7 @@ def record_divergence(run: Path, error: Exception) -> None:
 
 
 def divergence(run: Path) -> str | None:
-    """What ended the trial in this run directory; None where it did not diverge, or not yet.
+    """What ended the trial in this run directory, and where that is kept; None where it did not diverge, or not yet.
 
     Raises:
         UserError: the record is damaged.
@@ -27,7 +27,8 @@ def divergence(run: Path) -> str | None:
     if not (run / NAME).exists() or (run / "results.json").exists():
         return None
     content = read_json(run / NAME, missing="", damaged="delete it, the trial is made again")
-    return str(content.get("error")) if isinstance(content, dict) else "its record is damaged"
+    error = content.get("error") if isinstance(content, dict) else "its record is damaged"
+    return f"{error} (so {run / NAME} says: delete it, and the trial is made again)"
 
 
 @contextmanager
