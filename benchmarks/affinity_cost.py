@@ -9,6 +9,7 @@ from torch import Tensor
 
 import branchtune as bt
 from benchmarks.bench import Bench
+from benchmarks.goal import largest
 from benchmarks.workloads import LORA, four_tasks, labelled
 from branchtune.affinity.collect import to_batch
 from branchtune.affinity.gradients import PerSampleGradients, SampleLoop, adapter_parameters
@@ -51,7 +52,7 @@ def both(bench: Bench, count: int) -> tuple[LoRAGradients, SampleLoop, Batch]:
 def difference(one: PerSampleGradients, other: PerSampleGradients, batch: Batch) -> float:
     """The largest of all differences, relative to the largest gradient of its task."""
     found, expected = run(one, batch), run(other, batch)
-    return max(float((found[t] - expected[t]).abs().max() / expected[t].abs().max()) for t in expected)
+    return largest(float((found[t] - expected[t]).abs().max() / expected[t].abs().max()) for t in expected)
 
 
 def run(gradients: PerSampleGradients, batch: Batch) -> dict[str, Tensor]:

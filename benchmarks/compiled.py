@@ -12,6 +12,7 @@ from torch import Tensor
 
 import branchtune as bt
 from benchmarks.bench import Bench
+from benchmarks.goal import largest
 from benchmarks.step import Step, weighted_square
 from benchmarks.workloads import BACKBONES, TREES
 
@@ -59,7 +60,8 @@ def _backbone(bench: Bench, name: str, training: bool) -> None:
     bench.goal(f"new compilations for two more batches of one size: {case}", 0, found.again)
     tolerance = 1e-4 if x.dtype == torch.float32 and not (training and bench.device.type == "cuda") else 3e-2
     bench.note(what, name="largest relative differences", compiled=found.differences, rounding=found.rounding)
-    bench.goal(f"largest relative difference of compiled numbers: {case}", tolerance, max(found.differences.values()))
+    worst = largest(found.differences.values())
+    bench.goal(f"largest relative difference of compiled numbers: {case}", tolerance, worst)
     if training:
         eager, faster = (_step(bench, model, call, x) for call in (model, found.made))
         bench.compare(what, {"eager": eager, "compiled": faster}, base="eager")
@@ -126,5 +128,5 @@ def _differences(
     for key, right in expected.items():
         name = key if key in tasks else "gradients"
         apart = float((found[key] - right).abs().max()) / max(sizes[key], least, 1e-12)
-        worst[name] = max(apart, worst.get(name, 0.0))
+        worst[name] = largest([apart, worst.get(name, 0.0)])
     return worst

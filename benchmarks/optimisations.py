@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import branchtune as bt
 from benchmarks.bench import TIGHT, Bench, Compared
+from benchmarks.goal import largest
 from benchmarks.step import weighted_square
 from benchmarks.timing import Call
 from benchmarks.workloads import LORA, TREES, four_tasks
@@ -170,7 +171,7 @@ def _held(
     memory: bool = False,
 ) -> Compared:
     """Equal numbers, and at least as fast, or `least` times where memory is what is gained."""
-    apart = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, plain, strict=True))
+    apart = largest(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, plain, strict=True))
     bench.goal(f"largest relative difference: {title}", 1e-4 if ours[0].dtype == torch.float32 else 0.1, apart)
     found = bench.compare(what, calls, base=ON, effort=TIGHT, memory=memory)
     bench.goal(f"plain over ours: {what}", least, found.over(OFF, ON), True, found, (OFF, ON))

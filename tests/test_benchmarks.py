@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.affinity_cost import both, difference
 from benchmarks.bench import Bench
-from benchmarks.goal import Goal
+from benchmarks.goal import Goal, largest
 from benchmarks.limit import FrozenStep, FrozenWork, PlainPerGroup
 from benchmarks.memory import peak, resident
 from benchmarks.operations import operations
@@ -123,6 +124,11 @@ def test_goals_know_on_which_side_they_pass_and_when_the_rounds_do_not_tell() ->
     assert Goal("", 2.0, 1.9, at_least=True).verdict == "MISS"
     assert Goal("", 2.0, 1.9, at_least=True, low=1.8, high=2.1).verdict == "unclear"
     assert Goal("", 2.0, 1.9, at_least=True, low=1.8, high=1.95).verdict == "MISS"
+
+
+def test_the_largest_of_some_differences_hides_no_nan() -> None:
+    assert largest([0.1, 0.3]) == 0.3
+    assert math.isnan(largest([0.1, math.nan, 0.3]))
 
 
 def test_the_ways_of_per_sample_gradients_that_are_timed_give_the_same_numbers() -> None:
