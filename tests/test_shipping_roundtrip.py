@@ -122,18 +122,19 @@ class Classified(nn.Module):
         return self.head(self.two(torch.tanh(self.one(self.stem(images)))))
 
 
+CLASSIFIED: dict[str, Any] = {**MODELS["full fine-tuning"], "levels": ["one", "two"], "image_size": 32}
+
+
 @pytest.mark.parametrize(("saved", "loaded"), [(5, 0), (0, 5)])
 def test_a_fine_tuned_backbone_is_the_same_without_its_classifier(tmp_path: Path, saved: int, loaded: int) -> None:
-    options: dict[str, Any] = {"adapter": None, "train_backbone": True, "tree": None, "levels": ["one", "two"]}
-    model = model_on(Classified(saved), image_size=32, **options)
+    model = model_on(Classified(saved), **CLASSIFIED)
     model.save_pretrained(tmp_path / "out")
     assert not [key for key in keys(tmp_path / "out" / "adapter_model.safetensors") if "head" in key]
     assert_same_outputs(model, bt.MultiTaskModel.from_pretrained(tmp_path / "out", backbone=Classified(loaded)))
 
 
 def test_an_older_file_holds_the_classifiers_statistics(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"adapter": None, "train_backbone": True, "tree": None, "levels": ["one", "two"]}
-    model = model_on(Classified(5), image_size=32, **options)
+    model = model_on(Classified(5), **CLASSIFIED)
     model.save_pretrained(tmp_path / "out")
     weights, config = tmp_path / "out" / "adapter_model.safetensors", tmp_path / "out" / "adapter_config.json"
     before = json.loads(config.read_text())

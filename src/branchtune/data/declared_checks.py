@@ -65,8 +65,9 @@ def _wrong_value(kind: LabelKind, values: Mapping[str, Any]) -> str | None:
 def _overlapping(splits: Mapping[str, str]) -> tuple[str, str] | None:
     """Two splits of a table that are the same rows, or of which one is a slice of the other."""
     for one, other in combinations(splits, 2):
-        names = splits[one].partition("["), splits[other].partition("[")
-        if names[0][0] == names[1][0] and (splits[one] == splits[other] or not (names[0][1] and names[1][1])):
+        rows, others = splits[one], splits[other]
+        both_sliced = "[" in rows and "[" in others
+        if rows == others or (not both_sliced and rows.partition("[")[0] == others.partition("[")[0]):
             return one, other
     return None
 
